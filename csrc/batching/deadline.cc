@@ -1,0 +1,140 @@
+#include "batching/deadline.h"
+
+#include <algorithm>
+
+#include "batching/batches.h"
+
+namespace clipper {
+namespace {
+
+constexpr Nanos kProbeEvery = 50 * kMillisecond;
+constexpr std::uint64_t kTrustedRuns = 3;            // the first run of a model is often no measure
+constexpr Nanos kBestEffortRun = 50 * kMillisecond;  // the longest batch of rows without a deadline
+constexpr Nanos kTimerSlack = 300 * kMicrosecond;    // how late a timed wait commonly ends
+
+}  // namespace
+
+/// A conflict: the head cannot wait for all that is wanted.
+struct DeadlineController::Plan {
+  Nanos slack_ns = 0;        // from the start of a batch bound now to the deadline of the head
+  std::uint32_t wanted = 1;  // rows aimed at
+  std::uint32_t fits = 1;    // rows whose batch keeps the deadline of the head; fits < wanted
+};
+
+DeadlineController::DeadlineController(DeadlineOptions options)
+    : max_batch_(std::clamp(options.max_batch, 1U, row_buckets::kLargestRows)),
+      delay_ns_(std::max<Nanos>(options.delay_ns, 0)) {}
+
+void DeadlineController::observe(const Run& run) noexcept {
+  learn_from(run, latency_);
+  last_run_ns_ = run.end_ns;
+}
+
+Nanos DeadlineController::run_bound_ns(std::uint32_t rows) const noexcept {
+  return latency_.bound_ns(rows);
+}
+
+bool DeadlineController::is_warm() const noexcept { return latency_.is_warm(); }
+
+std::uint32_t DeadlineController::batch_limit(Nanos slo_ns) const noexcept {
+  const Nanos longest = slo_ns == kNever ? kBestEffortRun : slo_ns;
+  return std::clamp(latency_.rows_within(longest), 1U, max_batch_);
+}
+
+std::uint32_t DeadlineController::rows_in_half(Nanos slo_ns) const noexcept {
+  return batch_limit(slo_ns == kNever ? kNever : slo_ns / 2);
+}
+
+Nanos DeadlineController::drain_ns(std::uint32_t rows, Nanos slo_ns) const noexcept {
+  return drain_in_batches(latency_, rows, batch_limit(slo_ns));
+}
+
+Decision DeadlineController::decide(const Situation& situation) noexcept {
+  if (situation.head_deadline_ns == kNever) return decide_best_effort(situation);
+  const Nanos start = std::max(situation.now_ns, situation.free_at_ns);
+  const Nanos slo = objective_ns(situation);
+  const bool urgent = is_urgent_among_peers(slo);
+  const Nanos until = delayed_until_ns(situation, slo);
+  if (until > situation.now_ns) return wait_until(until);
+
+  Plan plan;
+  plan.slack_ns = time_between(start, situation.head_deadline_ns);
+  plan.wanted = std::min(situation.waiting_rows, max_batch_);
+  if (latency_.bound_ns(plan.wanted) <= plan.slack_ns) {  // the common case; 0: nothing known yet
+    return run_prudently(plan.wanted, plan.slack_ns);
+  }
+  plan.fits = latency_.rows_within(believed_slack_ns(plan.slack_ns));
+  if (plan.fits == 0) return decide_infeasible(situation, start);
+  if (!latency_.knows_slope()) return run_prudently(plan.wanted, 0);
+  plan.wanted = std::min(plan.wanted, urgent ? rows_in_half(slo) : batch_limit(slo));
+  if (plan.fits < plan.wanted && !loses_nobody_by_splitting(situation, plan)) return drop_head();
+  return run_prudently(std::min(plan.fits, plan.wanted), plan.slack_ns);
+}
+
+Decision DeadlineController::decide_best_effort(const Situation& situation) noexcept {
+  const Nanos until = delayed_until_ns(situation, kNever);
+  if (until > situation.now_ns) return wait_until(until);
+  const std::uint32_t limit = latency_.knows_slope() ? batch_limit(kNever) : max_batch_;
+  return run_prudently(std::min(situation.waiting_rows, limit), 2 * kBestEffortRun);
+}
+
+/// Cold growth 1, 2, 4, ...: extrapolation counts for something only when there is a line to
+/// follow.
+Decision DeadlineController::run_prudently(std::uint32_t rows, Nanos slack_ns) noexcept {
+  return run_rows(latency_.prudent_rows(rows, latency_.knows_slope() ? slack_ns : 0));
+}
+
+/// While next to nothing is known the wide margin would turn away rows that could teach, and that
+/// will mostly make it: the first runs are chosen by what is expected.
+Nanos DeadlineController::believed_slack_ns(Nanos slack_ns) const noexcept {
+  if (latency_.is_warm() || slack_ns <= 0 || slack_ns > kNever / 2) return slack_ns;
+  return static_cast<Nanos>(static_cast<double>(slack_ns) * latency_.margin());
+}
+
+/// Not even the head alone makes it, if the bound is right. Whether it is right is asked only where
+/// the answer costs little: on a replica that is idle and has not run anything for long.
+Decision DeadlineController::decide_infeasible(const Situation& situation,
+                                               Nanos start_ns) noexcept {
+  if (start_ns >= situation.head_deadline_ns) return drop_head();
+  if (latency_.runs() < kTrustedRuns) return run_rows(1);
+  const bool idle = situation.free_at_ns <= situation.now_ns;
+  if (!idle || time_between(last_run_ns_, situation.now_ns) < kProbeEvery) return drop_head();
+  last_run_ns_ = situation.now_ns;
+  return run_rows(1);
+}
+
+/// Dropping the head buys a larger batch. It is not worth it where two batches serve everybody:
+/// what fits now, and after it the rest with those who will have come by then. Rows are taken to be
+/// spread evenly between the head and now.
+bool DeadlineController::loses_nobody_by_splitting(const Situation& situation,
+                                                   const Plan& plan) const noexcept {
+  const auto age = static_cast<double>(time_between(situation.head_arrived_ns, situation.now_ns));
+  const double spacing = std::max(age / situation.waiting_rows, 1.0);
+  const auto first = static_cast<double>(latency_.bound_ns(plan.fits));
+  const double rest = plan.wanted - plan.fits + first / spacing;
+  const double slack = static_cast<double>(plan.slack_ns) + spacing * plan.fits - first;
+  if (rest > max_batch_ || slack <= 0) return false;
+  return slack > static_cast<double>(latency_.bound_ns(static_cast<std::uint32_t>(rest)));
+}
+
+/// The end of a delay that the user asked for; not after now if there is none.
+Nanos DeadlineController::delayed_until_ns(const Situation& situation,
+                                           Nanos slo_ns) const noexcept {
+  if (delay_ns_ == 0 || !latency_.is_warm()) return situation.now_ns;
+  if (situation.waiting_rows >= rows_in_half(slo_ns)) return situation.now_ns;
+  const Nanos until = saturating_add(situation.head_arrived_ns, delay_ns_);
+  if (situation.head_deadline_ns == kNever) return until;
+  // As late as one more row would still make it, for it may come at the last moment.
+  const Nanos needs =
+      latency_.bound_ns(situation.waiting_rows + 1) + std::min(kTimerSlack, slo_ns / 16);
+  return std::min(until, time_between(needs, situation.head_deadline_ns));
+}
+
+/// Whether the rows behind the head probably have longer objectives. Then its early deadline says
+/// nothing about theirs, and it must not be sacrificed to a batch as large as all of them.
+bool DeadlineController::is_urgent_among_peers(Nanos slo_ns) noexcept {
+  longest_slo_ns_ = std::max(slo_ns, longest_slo_ns_ - longest_slo_ns_ / 1024);
+  return slo_ns < longest_slo_ns_ / 4 * 3;
+}
+
+}  // namespace clipper

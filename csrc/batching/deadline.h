@@ -1,0 +1,64 @@
+// The default strategy: knows the deadline of the head and what a batch will take. It takes the
+// whole queue as one batch whenever that keeps the head's deadline, drops from the head what stands
+// in the way of that, and never leaves an idle replica waiting unless the user asked for delayed
+// batching.
+//
+// The window that drops from the head: Shen et al., "Nexus: A GPU Cluster Engine for Accelerating
+// DNN-Based Video Analysis", SOSP 2019, section 6.3. Unlike there the batch is not capped at half
+// the objective: in simulation a cap lets a backlog stand (every batch then runs at the edge, and a
+// model with a high fixed cost would have to be deferred on purpose), while taking everything
+// clears it. Under overload the rule settles by itself at the best batch b = rate * (SLO - q(b)).
+//
+// Thread safety: as Controller; what other threads read is the latency model alone.
+// Invariants: with a warm model no row is run that its bound puts past its deadline, except as a
+// probe; an idle replica with an unexpired head runs something at least once in kProbeEvery.
+#pragma once
+
+#include <cstdint>
+
+#include "batching/controller.h"
+#include "batching/latency_model.h"
+
+namespace clipper {
+
+struct DeadlineOptions {
+  std::uint32_t max_batch = 65'536;
+  /// Delayed batching: a batch that is not full waits until its oldest row is this old, but never
+  /// so long that a deadline would be missed. 0: never.
+  Nanos delay_ns = 0;
+};
+
+class DeadlineController final : public Controller {
+ public:
+  explicit DeadlineController(DeadlineOptions options = {});
+
+  [[nodiscard]] Decision decide(const Situation& situation) noexcept override;
+  void observe(const Run& run) noexcept override;
+  [[nodiscard]] Nanos run_bound_ns(std::uint32_t rows) const noexcept override;
+  [[nodiscard]] Nanos drain_ns(std::uint32_t rows, Nanos slo_ns) const noexcept override;
+  [[nodiscard]] std::uint32_t batch_limit(Nanos slo_ns) const noexcept override;
+  [[nodiscard]] bool is_warm() const noexcept override;
+
+  [[nodiscard]] const LatencyModel& latency() const noexcept { return latency_; }
+
+ private:
+  struct Plan;
+
+  [[nodiscard]] Decision decide_best_effort(const Situation& situation) noexcept;
+  [[nodiscard]] Decision decide_infeasible(const Situation& situation, Nanos start_ns) noexcept;
+  [[nodiscard]] Nanos believed_slack_ns(Nanos slack_ns) const noexcept;
+  [[nodiscard]] Decision run_prudently(std::uint32_t rows, Nanos slack_ns) noexcept;
+  [[nodiscard]] bool loses_nobody_by_splitting(const Situation& situation,
+                                               const Plan& plan) const noexcept;
+  [[nodiscard]] Nanos delayed_until_ns(const Situation& situation, Nanos slo_ns) const noexcept;
+  [[nodiscard]] bool is_urgent_among_peers(Nanos slo_ns) noexcept;
+  [[nodiscard]] std::uint32_t rows_in_half(Nanos slo_ns) const noexcept;
+
+  const std::uint32_t max_batch_;
+  const Nanos delay_ns_;
+  LatencyModel latency_;
+  Nanos last_run_ns_ = -kNever;  // end of the last run, or when a probe was sent
+  Nanos longest_slo_ns_ = 0;     // of the heads seen lately
+};
+
+}  // namespace clipper

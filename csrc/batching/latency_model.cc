@@ -1,0 +1,230 @@
+#include "batching/latency_model.h"
+
+#include <algorithm>
+#include <bit>
+#include <limits>
+
+namespace clipper {
+namespace {
+
+constexpr Nanos kLongest = Nanos{1} << 44;  // ~5 h; times the largest bucket it still fits 63 bits
+constexpr float kLongestMean = 2e13F;       // above kLongest: keeps floats finite
+constexpr std::uint32_t kGrownUp = 1024;
+constexpr std::uint32_t kFullTrust = 32;    // samples that make a bucket stand for itself
+constexpr std::uint32_t kMeanOver = 32;     // runs over which a bucket's mean looks back
+constexpr std::uint64_t kStaleRuns = 4096;  // a bucket not visited for so long is forgotten
+constexpr double kSuspect = 2.0;            // this far over its bound a run looks preempted
+constexpr std::uint32_t kDriftWindow = 8;   // drift: so many of so many runs over their bounds
+constexpr int kDriftLate = 3;
+constexpr float kQuiet = 1.05F;  // spread below which runs count as regular
+constexpr double kEarly = 0.75;  // below this share of the expectation a run is early
+constexpr std::uint32_t kEarlyStreak = 8;
+constexpr std::uint32_t kEarlyStreakYoung = 2;  // the first runs often compile or page in
+constexpr std::uint64_t kYoungRuns = 16;
+
+Nanos to_nanos(double value) noexcept {
+  return static_cast<Nanos>(std::clamp(value, 1.0, static_cast<double>(kLongest)));
+}
+
+}  // namespace
+
+LatencyModel::LatencyModel()
+    : buckets_(std::make_unique<std::array<Bucket, row_buckets::kCount>>()) {}
+
+void LatencyModel::observe(std::uint32_t rows, Nanos latency_ns) noexcept {
+  rows = std::clamp(rows, 1U, row_buckets::kLargestRows);
+  const auto latency = static_cast<double>(std::clamp(latency_ns, Nanos{1}, kLongest));
+  const RowBucket place = row_buckets::of(rows);
+  const std::uint64_t runs = runs_.load(std::memory_order_relaxed) + 1;
+  runs_.store(runs, std::memory_order_relaxed);
+  if (rows > largest_rows_.load(std::memory_order_relaxed)) {
+    largest_rows_.store(rows, std::memory_order_relaxed);
+  }
+
+  const auto expected = static_cast<double>(expected_ns(rows));
+  const double per_expected = 1.0 / (expected > 0 ? expected : latency);
+  bool raised = false;
+  if (expected > 0) {
+    const auto bound = static_cast<double>(bound_ns(rows));
+    const double ratio = latency * per_expected;
+    raised = latency * margin_.factor() > bound * 1.01;
+    late_history_ = (late_history_ << 1) & ((1U << kDriftWindow) - 1);
+    if (latency > bound) {
+      note_late(ratio);
+      if (late_history_ != 0 && latency > kSuspect * bound) return;
+    } else {
+      margin_.within_bound(spread_.count() >= kWarmRuns && spread_.upper() < kQuiet);
+      note_early(place, ratio);
+    }
+    if (fit_.slope_known()) spread_.add(static_cast<float>(ratio));
+  }
+  learn(place, rows, latency, per_expected);
+  if (is_publishing_due()) {
+    publish();
+  } else if (raised) {
+    raise_bounds(place.index);
+  }
+}
+
+/// Publishing costs a microsecond or two, so it grows rare as there is less news.
+bool LatencyModel::is_publishing_due() const noexcept { return 8 * unpublished_ >= age_; }
+
+/// Three late runs of eight are a drift; then late_history_ is empty again.
+void LatencyModel::note_late(double ratio) noexcept {
+  late_runs_.store(late_runs_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  late_ratios_[late_count_++ % late_ratios_.size()] = ratio;
+  late_history_ |= 1;
+  early_streak_ = 0;
+  if (std::popcount(late_history_) < kDriftLate) {
+    margin_.over_bound();
+    return;
+  }
+  auto sorted = late_ratios_;
+  std::sort(sorted.begin(), sorted.end());
+  start_over(sorted[1]);
+}
+
+void LatencyModel::note_early(const RowBucket& place, double ratio) noexcept {
+  const bool comparable = fit_.slope_known() || (*buckets_)[place.index].window.count() > 0;
+  if (ratio >= kEarly || !comparable) {
+    early_streak_ = 0;
+    early_worst_ = 0;
+    return;
+  }
+  early_worst_ = std::max(early_worst_, ratio);
+  const bool young = runs_.load(std::memory_order_relaxed) <= kYoungRuns;
+  if (++early_streak_ >= (young ? kEarlyStreakYoung : kEarlyStreak)) start_over(early_worst_);
+}
+
+/// The past holds only after scaling: everything now takes `factor` times as long.
+void LatencyModel::start_over(double factor) noexcept {
+  for (Bucket& bucket : *buckets_) {
+    bucket.window.clear();
+    bucket.mean_ns = std::min(bucket.mean_ns * static_cast<float>(factor), kLongestMean);
+  }
+  spread_.clear();
+  fit_.rescale(factor);
+  margin_.be_cautious(std::max(std::popcount(late_history_) - 1, 0));
+  late_history_ = 0;
+  early_streak_ = 0;
+  early_worst_ = 0;
+  age_ = 0;
+}
+
+void LatencyModel::learn(const RowBucket& place, std::uint32_t rows, double latency_ns,
+                         double per_expected) noexcept {
+  fit_.add(rows, latency_ns, per_expected * per_expected);
+  double at_high = latency_ns;
+  if (rows != place.high()) {
+    const Nanos mean_high = table_[place.index].mean_high.load(std::memory_order_relaxed);
+    at_high *= fit_.slope_known() ? static_cast<double>(mean_high) * per_expected
+                                  : static_cast<double>(place.high()) / rows;
+  }
+  Bucket& bucket = (*buckets_)[place.index];
+  bucket.window.add(static_cast<float>(at_high));
+  bucket.last_run = runs_.load(std::memory_order_relaxed);
+  const std::uint32_t over = std::min(bucket.window.count(), kMeanOver);
+  bucket.mean_ns += (static_cast<float>(at_high) - bucket.mean_ns) / static_cast<float>(over);
+  age_ = std::min(age_ + 1, kGrownUp);
+  ++unpublished_;
+}
+
+bool LatencyModel::is_known(const Bucket& bucket, std::uint64_t runs) const noexcept {
+  return bucket.window.count() > 0 && runs - bucket.last_run < kStaleRuns;
+}
+
+/// The unwidened upper quantile of each bucket at its upper edge.
+LatencyModel::Uppers LatencyModel::uppers() const noexcept {
+  Uppers uppers{};
+  const std::uint64_t runs = runs_.load(std::memory_order_relaxed);
+  const double spread = std::max(1.0, static_cast<double>(spread_.upper()));
+  double ceiling = std::numeric_limits<double>::max();
+  for (std::size_t i = row_buckets::kCount; i-- > 0;) {
+    const Bucket& bucket = (*buckets_)[i];
+    double upper = fit_.at(row_buckets::at(i).high()) * spread;
+    bool fresh = false;
+    if (is_known(bucket, runs)) {
+      fresh = runs - bucket.last_run < UpperWindow::kLength;
+      upper = static_cast<double>(bucket.window.upper());
+      if (bucket.window.count() < kFullTrust) {
+        upper = std::max(upper, static_cast<double>(bucket.mean_ns) * spread);
+      } else if (fresh) {
+        ceiling = std::min(ceiling, upper);
+      }
+    }
+    // What small batches took long ago, or would by the line, cannot exceed what larger ones take.
+    if (!fresh) upper = std::min(upper, ceiling);
+    uppers[i] = upper;
+  }
+  return uppers;
+}
+
+void LatencyModel::publish() noexcept {
+  unpublished_ = 0;
+  fit_.solve();
+  const double margin = margin_.factor();
+  shown_margin_.store(margin, std::memory_order_relaxed);
+  knows_slope_.store(fit_.slope_known(), std::memory_order_relaxed);
+  const std::uint64_t runs = runs_.load(std::memory_order_relaxed);
+  const Uppers upper = uppers();
+  double highest = 0;
+  for (std::size_t i = 0; i < row_buckets::kCount; ++i) {
+    const RowBucket place = row_buckets::at(i);
+    const Bucket& bucket = (*buckets_)[i];
+    const double fitted = std::max(fit_.at(place.high()), 1.0);
+    const double to_low = fit_.at(place.low) / fitted;
+    const double mean = is_known(bucket, runs) ? static_cast<double>(bucket.mean_ns) : fitted;
+    Entry& entry = table_[i];
+    entry.mean_low.store(to_nanos(mean * to_low), std::memory_order_relaxed);
+    entry.mean_high.store(to_nanos(mean), std::memory_order_relaxed);
+    const double bound = upper[i] * margin;
+    entry.bound_low.store(to_nanos(std::max(bound * to_low, highest)), std::memory_order_relaxed);
+    highest = std::max(highest, bound);
+    entry.bound_high.store(to_nanos(highest), std::memory_order_relaxed);
+  }
+}
+
+/// A run above the quantile counts at once: it lifts its own bucket and those above that lie lower.
+void LatencyModel::raise_bounds(std::size_t index) noexcept {
+  const auto upper = static_cast<double>((*buckets_)[index].window.upper());
+  const Nanos bound = to_nanos(upper * margin_.factor());
+  for (std::size_t i = index; i < row_buckets::kCount; ++i) {
+    Entry& entry = table_[i];
+    const Nanos high = entry.bound_high.load(std::memory_order_relaxed);
+    if (high >= bound) return;
+    const Nanos low = entry.bound_low.load(std::memory_order_relaxed);
+    entry.bound_low.store(i == index ? std::min(low + (bound - high), bound) : bound,
+                          std::memory_order_relaxed);
+    entry.bound_high.store(bound, std::memory_order_relaxed);
+  }
+}
+
+std::uint32_t LatencyModel::rows_within(Nanos limit_ns) const noexcept {
+  std::size_t below = 0;  // buckets whose upper edge fits
+  for (std::size_t end = row_buckets::kCount; below < end;) {
+    const std::size_t middle = (below + end) / 2;
+    const Nanos bound = table_[middle].bound_high.load(std::memory_order_relaxed);
+    if (bound == 0) return 0;
+    if (bound <= limit_ns) {
+      below = middle + 1;
+    } else {
+      end = middle;
+    }
+  }
+  if (below == row_buckets::kCount) return row_buckets::kLargestRows;
+  const RowBucket place = row_buckets::at(below);
+  const Nanos low = table_[below].bound_low.load(std::memory_order_relaxed);
+  const Nanos high = table_[below].bound_high.load(std::memory_order_relaxed);
+  if (place.width_log2 == 0 || limit_ns < low || high <= low) return place.low;
+  const Nanos beyond = ((limit_ns - low) << place.width_log2) / (high - low);
+  return place.low + static_cast<std::uint32_t>(beyond);
+}
+
+std::uint32_t LatencyModel::prudent_rows(std::uint32_t wanted, Nanos slack_ns) const noexcept {
+  const std::uint32_t seen = largest_rows_.load(std::memory_order_relaxed);
+  const std::uint32_t tried = seen == 0 ? 1 : 2 * seen;
+  if (wanted <= tried) return wanted;
+  return std::max(tried, std::min(wanted, rows_within(slack_ns / 2)));
+}
+
+}  // namespace clipper

@@ -1,0 +1,27 @@
+// What travels through a model's queue: whose rows these are, where they lie, and until when.
+#pragma once
+
+#include <cstdint>
+
+#include "base/clock.h"
+#include "queue/row_blocks.h"
+
+namespace clipper {
+
+/// Names one attempt to answer one ask of one query. Stale handles are recognised, never followed.
+struct Handle {
+  std::uint32_t slot = 0;
+  std::uint32_t generation = 0;
+  std::uint16_t ask = 0;
+  std::uint16_t attempt = 0;
+};
+
+struct WaitingRows {
+  Handle handle;
+  std::uint32_t offset = 0;  ///< the first of these rows within the query
+  RowRun run;
+  Nanos deadline_ns = kNever;
+  Nanos arrived_ns = 0;
+};
+
+}  // namespace clipper

@@ -1,0 +1,97 @@
+// A model's waiting rows in the order of their deadlines: earliest deadline first, then arrival.
+//
+// With equal objectives rows arrive in the order of their deadlines, and the window is a plain ring. A
+// row that is due before the ring's last one goes to a heap beside it; the head is the earlier of the
+// two heads. So the usual case costs a few nanoseconds, any other O(log n).
+//
+// Thread safety: none; the deployment's window mutex guards it.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <deque>
+#include <vector>
+
+#include "queue/waiting_rows.h"
+
+namespace clipper {
+
+class Window {
+ public:
+  void push(const WaitingRows& entry) {
+    rows_ += entry.run.rows;
+    if (in_order_.empty() || entry.deadline_ns >= in_order_.back().deadline_ns) {
+      in_order_.push_back(entry);
+    } else {
+      early_.push_back({entry, pushed_});
+      std::push_heap(early_.begin(), early_.end(), due_later);
+    }
+    ++pushed_;
+  }
+
+  [[nodiscard]] bool empty() const noexcept { return in_order_.empty() && early_.empty(); }
+  [[nodiscard]] std::uint32_t rows() const noexcept { return rows_; }
+  [[nodiscard]] std::size_t entries() const noexcept { return in_order_.size() + early_.size(); }
+
+  /// REQUIRES: !empty()
+  [[nodiscard]] const WaitingRows& head() const noexcept {
+    return head_is_early() ? early_.front().entry : in_order_.front();
+  }
+
+  /// REQUIRES: !empty()
+  void pop_head() noexcept {
+    rows_ -= head().run.rows;
+    if (head_is_early()) {
+      std::pop_heap(early_.begin(), early_.end(), due_later);
+      early_.pop_back();
+    } else {
+      in_order_.pop_front();
+    }
+  }
+
+  /// Takes the first `rows` rows off the head entry. REQUIRES: fewer than the head has.
+  void shorten_head(std::uint32_t rows) noexcept {
+    WaitingRows& entry = head_is_early() ? early_.front().entry : in_order_.front();
+    entry.offset += rows;
+    entry.run.first += rows;
+    entry.run.rows -= rows;
+    rows_ -= rows;
+  }
+
+  /// Takes out every entry that `is_dead`, handing each to `bury`.
+  template <typename IsDead, typename Bury>
+  void sweep(IsDead&& is_dead, Bury&& bury) {
+    const auto dead = [&](const WaitingRows& entry) {
+      if (!is_dead(entry)) return false;
+      rows_ -= entry.run.rows;
+      bury(entry);
+      return true;
+    };
+    std::erase_if(in_order_, dead);
+    if (std::erase_if(early_, [&](const Early& early) { return dead(early.entry); }) > 0) {
+      std::make_heap(early_.begin(), early_.end(), due_later);
+    }
+  }
+
+ private:
+  struct Early {
+    WaitingRows entry;
+    std::uint64_t order;  // ties go to the one that came first
+  };
+
+  static bool due_later(const Early& a, const Early& b) noexcept {
+    return a.entry.deadline_ns != b.entry.deadline_ns ? a.entry.deadline_ns > b.entry.deadline_ns
+                                                      : a.order > b.order;
+  }
+  [[nodiscard]] bool head_is_early() const noexcept {
+    return !early_.empty() &&
+           (in_order_.empty() || early_.front().entry.deadline_ns < in_order_.front().deadline_ns);
+  }
+
+  std::deque<WaitingRows> in_order_;
+  std::vector<Early> early_;
+  std::uint32_t rows_ = 0;
+  std::uint64_t pushed_ = 0;
+};
+
+}  // namespace clipper

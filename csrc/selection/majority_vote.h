@@ -1,0 +1,20 @@
+// Asks every model and answers what most of them say; the confidence is the share of the models asked
+// that agree, so a model that is missing costs confidence. Ties go to the model that is listed first.
+//
+// Source: Crankshaw et al., "Clipper", NSDI 2017, section 5.2 (ensembles, confidence by agreement).
+// Thread safety: immutable.
+#pragma once
+
+#include "selection/policy.h"
+
+namespace clipper {
+
+class MajorityVote final : public Policy {
+ public:
+  [[nodiscard]] std::size_t select(const SelectionInput& input,
+                                   std::span<std::uint16_t> chosen) noexcept override;
+  [[nodiscard]] Combined combine(std::span<const Answer> answers, std::size_t row_bytes,
+                                 std::byte* output) const noexcept override;
+};
+
+}  // namespace clipper

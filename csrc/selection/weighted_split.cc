@@ -1,0 +1,46 @@
+#include "selection/weighted_split.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/errors.h"
+
+namespace clipper {
+
+WeightedSplit::WeightedSplit(const std::vector<double>& weights) {
+  double total = 0.0;
+  for (const double weight : weights) {
+    if (!std::isfinite(weight) || weight < 0.0) {
+      throw Error(ErrorCode::kInvalidArgument, "the weights of a split must be finite and >= 0");
+    }
+    total += weight;
+    cumulative_.push_back(total);
+  }
+  if (total <= 0.0 || !std::isfinite(total)) {
+    throw Error(ErrorCode::kInvalidArgument, "one weight of a split must be positive");
+  }
+  for (double& share : cumulative_) share /= total;
+}
+
+std::size_t WeightedSplit::select(const SelectionInput& input,
+                                  std::span<std::uint16_t> chosen) noexcept {
+  const std::uint64_t bits = input.has_context ? input.context : input.random;
+  const double point = static_cast<double>(bits >> 11) * 0x1.0p-53;  // in [0, 1)
+  const auto place = std::upper_bound(cumulative_.begin(), cumulative_.end(), point);
+  const auto last = static_cast<std::ptrdiff_t>(cumulative_.size()) - 1;
+  chosen[0] = static_cast<std::uint16_t>(std::min(place - cumulative_.begin(), last));
+  return 1;
+}
+
+Combined WeightedSplit::combine(std::span<const Answer> answers, std::size_t row_bytes,
+                                std::byte* output) const noexcept {
+  for (const Answer& answer : answers) {
+    if (answer.output == nullptr) continue;
+    std::memcpy(output, answer.output, row_bytes);
+    return {true, 1.0F};
+  }
+  return {};
+}
+
+}  // namespace clipper

@@ -1,0 +1,28 @@
+// Sends each query to one model, chosen with fixed probabilities: one model alone, A/B tests, canaries.
+// A query with a context always goes where its context goes.
+//
+// Thread safety: immutable.
+#pragma once
+
+#include <vector>
+
+#include "selection/policy.h"
+
+namespace clipper {
+
+class WeightedSplit final : public Policy {
+ public:
+  /// One weight a model, in the application's order. Throws kInvalidArgument unless every weight is
+  /// finite and >= 0 and one is positive.
+  explicit WeightedSplit(const std::vector<double>& weights);
+
+  [[nodiscard]] std::size_t select(const SelectionInput& input,
+                                   std::span<std::uint16_t> chosen) noexcept override;
+  [[nodiscard]] Combined combine(std::span<const Answer> answers, std::size_t row_bytes,
+                                 std::byte* output) const noexcept override;
+
+ private:
+  std::vector<double> cumulative_;  // shares, ending with 1
+};
+
+}  // namespace clipper

@@ -1,0 +1,47 @@
+// What callers talk to: the models it may ask, the policy that chooses among them, its objective.
+//
+// Thread safety: all of it; set up before the first query.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/errors.h"
+#include "base/histogram.h"
+#include "selection/policy.h"
+#include "serving/model.h"
+
+namespace clipper {
+
+class Application {
+ public:
+  Application(std::string its_name, std::vector<Model*> linked, std::unique_ptr<Policy> chooser,
+              Nanos objective_ns, float least_confidence)
+      : name(std::move(its_name)),
+        models(std::move(linked)),
+        policy(std::move(chooser)),
+        slo_ns(objective_ns),
+        min_confidence(least_confidence) {}
+
+  const std::string name;
+  const std::vector<Model*> models;
+  const std::unique_ptr<Policy> policy;  // nullptr: the one model, nothing to choose or combine
+  const Nanos slo_ns;                    // kNever: best effort
+  const float min_confidence;            // 0: every answer will do
+
+  /// Event loops run batches inline up to this bound.
+  [[nodiscard]] Nanos inline_limit_ns() const noexcept {
+    return slo_ns == kNever ? 2 * kMillisecond : std::min(2 * kMillisecond, slo_ns / 10);
+  }
+
+  std::array<std::atomic<std::uint64_t>, kCauses> rows_by_cause{};  // kNone: answered
+  std::atomic<std::uint64_t> rows_in_time{0};  // answered, and held before the deadline
+  Histogram latency_ns;                        // of queries, from arrival to answer
+};
+
+}  // namespace clipper

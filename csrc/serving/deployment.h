@@ -1,0 +1,150 @@
+// One deploy of one version of a model: its rows, its queue and window, its replicas. Caches and metrics
+// are keyed by it.
+//
+// Thread safety: all of it, except where a driver is required. Deployments are never destroyed while
+// their engine lives, so a stale pointer is always safe to enter(), and then tells that it is closed.
+// Invariants: rows pushed = rows claimed + rows dropped + rows waiting. A row is claimed by one driver.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/errors.h"
+#include "base/tensor.h"
+#include "queue/request_queue.h"
+#include "queue/row_blocks.h"
+#include "queue/window.h"
+#include "serving/query_table.h"
+#include "serving/replica.h"
+
+namespace clipper {
+
+struct DeploymentOptions {
+  TensorSpec input;
+  TensorSpec output;
+  std::uint32_t max_queue = 16384;                         ///< requests that may wait
+  std::size_t row_budget_bytes = std::size_t{256} << 20;   ///< memory for waiting rows
+  std::uint32_t max_batch = 4096;
+  std::uint32_t most_in_flight = 1;
+  bool caller_runs = true;
+};
+
+/// Rows that a driver took off the window because they cannot be run any more.
+struct DroppedRows {
+  WaitingRows entry;
+  Cause cause = Cause::kDeadline;
+};
+
+class Deployment {
+ public:
+  Deployment(DeploymentOptions options, QueryTable& queries);
+
+  /// Before serving only.
+  Replica& add_replica(std::unique_ptr<Controller> controller);
+
+  // The way in.
+
+  /// Counts `rows` in; false: closed, and nothing was counted.
+  [[nodiscard]] bool enter(std::uint32_t rows) noexcept;
+  /// The other end of enter(): these rows are answered and their memory is released.
+  void leave(std::uint32_t rows) noexcept;
+  /// Whether rows that must be complete by `answer_by_ns` can still make it, in the best placement.
+  [[nodiscard]] bool admits(Nanos now_ns, std::uint32_t rows, Nanos answer_by_ns) const noexcept;
+  /// Memory for at most block_rows() rows; nullopt: the budget is used up.
+  [[nodiscard]] std::optional<RowRun> reserve(std::uint32_t rows) noexcept {
+    return blocks_->reserve(rows);
+  }
+  /// False: the queue is full.
+  [[nodiscard]] bool push(const WaitingRows& entry) noexcept;
+  /// Wakes a sleeping thread of a replica that nobody drives.
+  void wake_a_driver() noexcept;
+
+  // The way out.
+
+  /// Binds the next batch of `replica`; nullptr: nothing to run now. Rows that can no longer make it
+  /// go to `dropped`, for the caller to answer. REQUIRES: the caller drives the replica.
+  /// run_limit_ns: a batch that may take longer is left where it is.
+  /// retry_at_ns: when the controller wants to be asked again, if it waits on purpose, else kNever.
+  [[nodiscard]] Batch* claim(Replica& replica, Nanos now_ns, Nanos run_limit_ns,
+                             std::vector<DroppedRows>& dropped, Nanos& retry_at_ns);
+  /// Takes everything off the queue and the window. REQUIRES: closed.
+  void take_all(std::vector<DroppedRows>& dropped, Cause cause);
+
+  /// A request of this deployment was withdrawn: its rows are dead where they wait.
+  void note_dead() noexcept { dead_.fetch_add(1, std::memory_order_relaxed); }
+
+  void close() noexcept { closed_.store(true, std::memory_order_seq_cst); }
+  [[nodiscard]] bool is_closed() const noexcept { return closed_.load(std::memory_order_seq_cst); }
+  /// Rows that entered and have not left.
+  [[nodiscard]] std::int64_t outstanding() const noexcept {
+    return outstanding_.load(std::memory_order_seq_cst);
+  }
+  /// Frees queue and blocks (a block with a lease lives on). REQUIRES: closed, outstanding() == 0.
+  void free_memory();
+
+  [[nodiscard]] std::uint32_t waiting_rows() const noexcept {
+    return waiting_rows_.load(std::memory_order_seq_cst);
+  }
+  [[nodiscard]] std::uint64_t arrived_rows() const noexcept {
+    return arrived_rows_.load(std::memory_order_seq_cst);
+  }
+  [[nodiscard]] std::uint32_t block_rows() const noexcept { return block_rows_; }
+  [[nodiscard]] std::size_t output_row_bytes() const noexcept { return output_row_bytes_; }
+  [[nodiscard]] std::size_t input_row_bytes() const noexcept { return input_row_bytes_; }
+  [[nodiscard]] const DeploymentOptions& options() const noexcept { return options_; }
+  [[nodiscard]] std::shared_ptr<RowBlocks> blocks_of(const Batch& batch) const noexcept {
+    return batch.was_gathered() ? staging_ : blocks_;
+  }
+  [[nodiscard]] const RowBlocks& blocks() const noexcept { return *blocks_; }
+  [[nodiscard]] RowBlocks& blocks() noexcept { return *blocks_; }
+  [[nodiscard]] const std::vector<std::unique_ptr<Replica>>& replicas() const noexcept {
+    return replicas_;
+  }
+
+  std::atomic<std::uint64_t> rows_expired{0};    ///< ended in the queue: their deadline had passed
+  std::atomic<std::uint64_t> rows_hopeless{0};   ///< ended in the queue: they could not make it
+  std::atomic<std::uint64_t> rows_refused{0};    ///< refused on arrival
+  std::atomic<std::uint64_t> rows_withdrawn{0};  ///< dead when their turn came
+
+  void* owner = nullptr;  // opaque: the other side's object for this deployment
+
+ private:
+  void drain_queue();
+  void bury_the_dead();
+  [[nodiscard]] bool drop_dead_head(Nanos now_ns, std::vector<DroppedRows>& dropped);
+  void drop_head(Cause cause, std::vector<DroppedRows>& dropped);
+  void bind(Batch& batch, std::uint32_t rows);
+  void lay_out(Batch& batch);
+  [[nodiscard]] bool gather(Batch& batch);
+  void give_back_all_but_first_run(Batch& batch);
+  [[nodiscard]] bool is_dead(const WaitingRows& entry) noexcept;
+
+  const DeploymentOptions options_;
+  QueryTable& queries_;
+  const std::size_t input_row_bytes_;
+  const std::size_t output_row_bytes_;
+  std::shared_ptr<RowBlocks> blocks_;
+  std::shared_ptr<RowBlocks> staging_;  // for batches that are not one run
+  const std::uint32_t block_rows_;
+  const std::uint32_t max_batch_;
+  std::unique_ptr<RequestQueue<WaitingRows>> queue_;
+  std::vector<std::unique_ptr<Replica>> replicas_;
+
+  std::mutex window_mutex_;  // guards what follows
+  Window window_;
+  std::uint64_t dead_seen_ = 0;
+
+  std::atomic<bool> closed_{false};
+  std::atomic<std::uint64_t> dead_{0};
+  std::atomic<Nanos> last_deadline_ns_{0};
+  alignas(64) std::atomic<std::int64_t> outstanding_{0};
+  alignas(64) std::atomic<std::uint32_t> waiting_rows_{0};
+  std::atomic<std::uint32_t> waiting_requests_{0};
+  std::atomic<std::uint64_t> arrived_rows_{0};
+};
+
+}  // namespace clipper

@@ -1,0 +1,559 @@
+#include "serving/engine.h"
+
+#include <poll.h>
+#include <pthread.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <new>
+#include <span>
+
+#include "base/parker.h"
+
+namespace clipper {
+namespace {
+
+// Counts the forks that led to this process, to recognise engines that were made before the last one.
+std::atomic<int> fork_epoch{0};
+
+int current_fork_epoch() {
+  static const int registered = pthread_atfork(nullptr, nullptr, [] {
+    fork_epoch.fetch_add(1, std::memory_order_relaxed);
+  });
+  static_cast<void>(registered);
+  return fork_epoch.load(std::memory_order_relaxed);
+}
+
+// Deadlines that lie this close together are reaped together.
+constexpr Nanos kReapTogether = 50 * kMicrosecond;
+
+}  // namespace
+
+Engine::Engine(const Clock& clock, std::uint64_t seed, Nanos first_reserve_ns)
+    : clock_(clock),
+      fork_epoch_(current_fork_epoch()),
+      reserve_(first_reserve_ns),
+      random_state_(seed) {}
+
+Engine::~Engine() = default;
+
+Model& Engine::add_model(std::string name) {
+  const std::scoped_lock lock(set_up_mutex_);
+  models_.push_back(std::make_unique<Model>(std::move(name)));
+  return *models_.back();
+}
+
+Deployment& Engine::add_deployment(DeploymentOptions options) {
+  const std::scoped_lock lock(set_up_mutex_);
+  deployments_.push_back(std::make_unique<Deployment>(std::move(options), queries_));
+  return *deployments_.back();
+}
+
+Application& Engine::add_application(std::string name, std::vector<Model*> models,
+                                     std::unique_ptr<Policy> policy, Nanos slo_ns,
+                                     float min_confidence) {
+  if (models.empty() || models.size() > kMaxAsks) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "an application links 1 to " + std::to_string(kMaxAsks) + " models, not " +
+                    std::to_string(models.size()));
+  }
+  const std::scoped_lock lock(set_up_mutex_);
+  applications_.push_back(std::make_unique<Application>(
+      std::move(name), std::move(models), std::move(policy), slo_ns, min_confidence));
+  return *applications_.back();
+}
+
+// ---- the first half of the picture: a query on its way in -------------------------------------------
+
+Query* Engine::submit(Application& application, const std::byte* rows, std::uint32_t count,
+                      const Asking& asking, Refusal& refusal) noexcept {
+  refusal = is_forked()              ? Refusal::kForked
+            : is_closed()            ? Refusal::kClosed
+            : count > kMaxQueryRows  ? Refusal::kTooManyRows
+                                     : Refusal::kNone;
+  if (refusal != Refusal::kNone) return nullptr;
+  Query* query = queries_.acquire();
+  if (query == nullptr) {
+    refusal = Refusal::kOutOfMemory;
+    return nullptr;
+  }
+  try {
+    prepare(*query, application, count, asking);
+    prepare_asks(*query, asking);
+  } catch (const std::bad_alloc&) {
+    queries_.release(*query);
+    refusal = Refusal::kOutOfMemory;
+    return nullptr;
+  }
+  const std::uint16_t asks = query->asks;
+  query->open();
+  if (!asking.attended) watch_deadline(*query);
+  for (std::uint16_t i = 0; i < asks; ++i) enqueue(*query, i, rows);
+  if (!asking.will_lead || asks > 1) {
+    for (std::uint16_t i = 0; i < asks; ++i) {
+      if (Deployment* deployment = query->ask(i).deployment()) deployment->wake_a_driver();
+    }
+  }
+  // close() may have looked for open queries before this one was.
+  if (is_closed()) query->finish(Cause::kCancelled, clock_.now_ns());
+  return query;
+}
+
+void Engine::prepare(Query& query, Application& application, std::uint32_t rows,
+                     const Asking& asking) {
+  const Nanos now_ns = asking.arrived_ns != 0 ? asking.arrived_ns : clock_.now_ns();
+  query.application = &application;
+  query.rows = rows;
+  query.owner = asking.owner;
+  query.arrived_ns = now_ns;
+  query.deadline_ns = saturating_add(now_ns, asking.budget_ns);
+  query.answer_by_ns = query.deadline_ns == kNever
+                           ? kNever
+                           : query.deadline_ns - reserve_.of(asking.budget_ns);
+  query.mailbox.store(asking.mailbox, std::memory_order_relaxed);
+  query.reap_at_ns.store(asking.attended ? kNever : query.answer_by_ns, std::memory_order_relaxed);
+}
+
+void Engine::prepare_asks(Query& query, const Asking& asking) {
+  const Application& application = *query.application;
+  std::array<std::uint16_t, kMaxAsks> chosen{};
+  const auto models = static_cast<std::uint16_t>(application.models.size());
+  query.asks = 1;
+  if (application.policy) {
+    const SelectionInput input{models, asking.context, asking.has_context, random_bits()};
+    query.asks = static_cast<std::uint16_t>(
+        application.policy->select(input, std::span(chosen).first(models)));
+  }
+  query.asks_left.store(query.asks, std::memory_order_relaxed);
+  query.make_room(query.asks);
+  for (std::uint16_t i = 0; i < query.asks; ++i) {
+    Deployment* deployment = application.models[chosen[i]]->enter(query.rows);
+    try {
+      query.ask(i).open(deployment, chosen[i], query.rows,
+                        deployment == nullptr ? 0 : query.rows * deployment->output_row_bytes(),
+                        query.generation);
+    } catch (const std::bad_alloc&) {
+      for (std::uint16_t j = 0; j <= i; ++j) {
+        Deployment* entered = j < i ? query.ask(j).deployment() : deployment;
+        if (entered != nullptr) entered->leave(query.rows);
+      }
+      throw;
+    }
+  }
+}
+
+void Engine::watch_deadline(Query& query) noexcept {
+  const Nanos at_ns = query.reap_at_ns.load(std::memory_order_relaxed);
+  Nanos next_ns = next_reap_ns_.load(std::memory_order_seq_cst);
+  while (at_ns < next_ns) {
+    if (!next_reap_ns_.compare_exchange_weak(next_ns, at_ns, std::memory_order_seq_cst)) continue;
+    if (reaper_asleep_.load(std::memory_order_seq_cst)) wake_reaper();
+    return;
+  }
+}
+
+void Engine::enqueue(Query& query, std::uint16_t index, const std::byte* rows) noexcept {
+  Ask& ask = query.ask(index);
+  Deployment* deployment = ask.deployment();
+  if (deployment == nullptr) return refuse(query, index, Cause::kNoReplica, 0);
+  if (!deployment->admits(query.arrived_ns, query.rows, query.answer_by_ns)) {
+    return refuse(query, index, Cause::kOverload, 0);
+  }
+  const std::size_t row_bytes = deployment->input_row_bytes();
+  const std::uint32_t total = query.rows;
+  WaitingRows entry{{query.slot, query.generation, index, 0}, 0, {}, query.answer_by_ns,
+                    query.arrived_ns};
+  // The rows of one query stay together up to the block size.
+  for (std::uint32_t offset = 0; offset < total; offset += entry.run.rows) {
+    const auto run = deployment->reserve(std::min(total - offset, deployment->block_rows()));
+    if (!run) return refuse(query, index, Cause::kOverload, offset);
+    entry.offset = offset;
+    entry.run = *run;
+    std::memcpy(deployment->blocks().row(*run->block, run->first), rows + offset * row_bytes,
+                run->rows * row_bytes);
+    if (!deployment->push(entry)) {
+      RowBlocks::release(*run->block, run->rows);
+      return refuse(query, index, Cause::kOverload, offset);
+    }
+  }
+}
+
+void Engine::refuse(Query& query, std::uint16_t index, Cause cause, std::uint32_t offset) noexcept {
+  Deployment* deployment = query.ask(index).deployment();
+  const std::uint32_t rows = query.rows - offset;
+  const WaitingRows entry{
+      {query.slot, query.generation, index, 0}, offset, {nullptr, 0, rows}, 0, 0};
+  if (deployment != nullptr) deployment->rows_refused.fetch_add(rows, std::memory_order_relaxed);
+  answer(entry, cause, nullptr, 0, 0, 0, query.arrived_ns);
+  if (deployment != nullptr) deployment->leave(rows);
+}
+
+// ---- drivers ----------------------------------------------------------------------------------------
+
+namespace {
+
+// The deployments whose batches this thread is running: nested predictions may lead others, never these.
+constexpr std::size_t kDeepest = 16;
+thread_local std::array<const Deployment*, kDeepest> driving{};
+thread_local std::size_t driving_depth = 0;
+
+}  // namespace
+
+bool Engine::is_driving(const Deployment& deployment) noexcept {
+  const auto end = driving.begin() + static_cast<std::ptrdiff_t>(driving_depth);
+  return std::find(driving.begin(), end, &deployment) != end;
+}
+
+Batch* Engine::lead(Query& query, Nanos now_ns, Nanos run_limit_ns) {
+  Deployment* deployment = query.first_ask.deployment();
+  if (query.asks != 1 || deployment == nullptr || query.is_done()) return nullptr;
+  const Nanos slack_ns = query.answer_by_ns == kNever ? kNever : query.answer_by_ns - now_ns;
+  return try_lead(*deployment, now_ns, std::min(run_limit_ns, slack_ns));
+}
+
+Batch* Engine::lead_at_turn_end(Deployment& deployment, Nanos run_limit_ns) {
+  return try_lead(deployment, clock_.now_ns(), run_limit_ns);
+}
+
+Batch* Engine::try_lead(Deployment& deployment, Nanos now_ns, Nanos run_limit_ns) {
+  if (!deployment.options().caller_runs || driving_depth == kDeepest || is_driving(deployment)) {
+    deployment.wake_a_driver();
+    return nullptr;
+  }
+  for (const auto& replica : deployment.replicas()) {
+    // A model that is not warm may take any time: its own thread finds out.
+    if (!replica->controller().is_warm() || !replica->try_drive()) continue;
+    Nanos retry_at_ns = kNever;
+    Batch* batch = claim(*replica, now_ns, run_limit_ns, retry_at_ns);
+    if (batch != nullptr) {
+      driving[driving_depth++] = &deployment;
+      return batch;
+    }
+    replica->stop_driving();
+  }
+  if (deployment.waiting_rows() > 0) deployment.wake_a_driver();
+  return nullptr;
+}
+
+Batch* Engine::drive(Replica& replica, Nanos& retry_at_ns) {
+  retry_at_ns = kNever;
+  if (driving_depth == kDeepest || !replica.try_drive()) return nullptr;
+  Batch* batch = claim(replica, clock_.now_ns(), kNever, retry_at_ns);
+  if (batch != nullptr) {
+    driving[driving_depth++] = &replica.deployment();
+  } else {
+    replica.stop_driving();
+  }
+  return batch;
+}
+
+void Engine::stop_driving(Replica& replica) noexcept {
+  --driving_depth;
+  replica.stop_driving();
+  // Rows that came meanwhile rely on us to find them a driver.
+  if (replica.deployment().waiting_rows() > 0) replica.deployment().wake_a_driver();
+}
+
+Batch* Engine::claim(Replica& replica, Nanos now_ns, Nanos run_limit_ns, Nanos& retry_at_ns) {
+  thread_local std::vector<DroppedRows> dropped;
+  dropped.clear();
+  Deployment& deployment = replica.deployment();
+  Batch* batch = deployment.claim(replica, now_ns, run_limit_ns, dropped, retry_at_ns);
+  if (!dropped.empty()) answer_dropped(deployment, dropped, now_ns);
+  return batch;
+}
+
+// ---- the second half of the picture: answers on their way out ---------------------------------------
+
+Nanos Engine::complete(Batch& batch, const std::byte* outputs) {
+  const Nanos now_ns = clock_.now_ns();
+  const std::size_t row_bytes = batch.replica->deployment().output_row_bytes();
+  batch.replica->end(batch, now_ns, false);
+  for (const WaitingRows& entry : batch.entries) {
+    answer(entry, Cause::kNone, outputs, row_bytes, batch.start_ns, 0, now_ns);
+    outputs += entry.run.rows * row_bytes;
+  }
+  release_rows(batch);
+  return now_ns;
+}
+
+Nanos Engine::fail(Batch& batch, Cause cause, std::uint32_t error_id) {
+  const Nanos now_ns = clock_.now_ns();
+  batch.replica->end(batch, now_ns, true);
+  for (const WaitingRows& entry : batch.entries) {
+    answer(entry, cause, nullptr, 0, batch.start_ns, error_id, now_ns);
+  }
+  release_rows(batch);
+  return now_ns;
+}
+
+void Engine::answer(const WaitingRows& entry, Cause cause, const std::byte* outputs,
+                    std::size_t output_row_bytes, Nanos started_ns, std::uint32_t error_id,
+                    Nanos now_ns) noexcept {
+  Query& query = queries_.at(entry.handle.slot);
+  Ask& ask = query.ask(entry.handle.ask);
+  if (!ask.begin_write(entry.handle)) {
+    if (cause == Cause::kNone) answers_lost.fetch_add(entry.run.rows, std::memory_order_relaxed);
+    return;
+  }
+  if (outputs != nullptr) {
+    std::memcpy(ask.outputs().data() + entry.offset * output_row_bytes, outputs,
+                entry.run.rows * output_row_bytes);
+  }
+  ask.set_cause(entry.offset, entry.run.rows, cause);
+  ask.note(started_ns, error_id);
+  if (ask.publish(entry.run.rows) &&
+      query.asks_left.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+    query.finish(Cause::kNone, now_ns);
+  }
+  ask.end_write();
+}
+
+void Engine::release_rows(Batch& batch) {
+  Deployment& deployment = batch.replica->deployment();
+  const std::uint32_t rows = batch.rows;
+  if (batch.was_gathered()) RowBlocks::release(*batch.staging.block, batch.staging.rows);
+  for (std::size_t i = 0; i < batch.entries.size();) {
+    Block* block = batch.entries[i].run.block;
+    std::uint32_t count = 0;
+    for (; i < batch.entries.size() && batch.entries[i].run.block == block; ++i) {
+      count += batch.entries[i].run.rows;
+    }
+    RowBlocks::release(*block, count);
+  }
+  batch.entries.clear();
+  batch.rows = 0;
+  deployment.leave(rows);  // last: a closed deployment frees its memory when all have left
+}
+
+void Engine::answer_dropped(Deployment& deployment, std::vector<DroppedRows>& dropped,
+                            Nanos now_ns) {
+  for (const DroppedRows& row : dropped) {
+    answer(row.entry, row.cause, nullptr, 0, 0, 0, now_ns);
+    RowBlocks::release(*row.entry.run.block, row.entry.run.rows);
+    deployment.leave(row.entry.run.rows);
+  }
+}
+
+void Engine::flush(Deployment& deployment, Cause cause) {
+  std::vector<DroppedRows> dropped;
+  deployment.take_all(dropped, cause);
+  answer_dropped(deployment, dropped, clock_.now_ns());
+}
+
+// ---- owners -----------------------------------------------------------------------------------------
+
+namespace {
+
+constexpr Nanos kSpinAtMost = 50 * kMicrosecond;
+
+void relax() noexcept { __builtin_ia32_pause(); }
+
+}  // namespace
+
+// Spinning costs a core, parking about 20 us of latency: spin only when the answer is that near.
+void Engine::spin(const Query& query) const noexcept {
+  const Deployment* deployment = query.asks == 1 ? query.first_ask.deployment() : nullptr;
+  if (deployment == nullptr || deployment->waiting_rows() > 0) return;
+  const Nanos now_ns = clock_.now_ns();
+  Nanos near_ns = kNever;
+  for (const auto& replica : deployment->replicas()) {
+    near_ns = std::min(near_ns, replica->free_at_ns(now_ns));
+  }
+  if (near_ns - now_ns > kSpinAtMost) return;
+  const Nanos until_ns = near_ns + kSpinAtMost / 2;
+  while (!query.is_done() && clock_.now_ns() < until_ns) relax();
+}
+
+WaitResult Engine::wait(Query& query, Nanos until_ns) noexcept {
+  spin(query);
+  for (;;) {
+    std::uint32_t phase = query.phase.load(std::memory_order_acquire);
+    if ((phase & Query::kDone) != 0) break;
+    if (clock_.now_ns() >= until_ns) return WaitResult::kTimedOut;
+    if ((phase & Query::kAwaited) == 0 &&
+        !query.phase.compare_exchange_weak(phase, phase | Query::kAwaited,
+                                           std::memory_order_acq_rel)) {
+      continue;
+    }
+    if (park_until(query.phase, phase | Query::kAwaited, until_ns) == ParkResult::kInterrupted &&
+        !query.is_done()) {
+      return WaitResult::kInterrupted;
+    }
+  }
+  return WaitResult::kDone;
+}
+
+bool Engine::withdraw(Query& query, Cause cause) noexcept {
+  return query.finish(cause, clock_.now_ns());
+}
+
+void Engine::collect(Query& query, Nanos held_ns, Outcome& outcome) {
+  if (!query.is_done()) query.finish(Cause::kCancelled, clock_.now_ns());
+  while (!query.is_done()) relax();  // somebody else is between winning and publishing
+  query.reap_at_ns.store(kNever, std::memory_order_relaxed);
+  Nanos started_ns = 0;
+  for (std::uint16_t i = 0; i < query.asks; ++i) {
+    Ask& ask = query.ask(i);
+    if (ask.seal() && ask.deployment() != nullptr) ask.deployment()->note_dead();
+    started_ns = std::max(started_ns, ask.started_ns());
+    if (outcome.error_id == 0) outcome.error_id = ask.error_id();
+  }
+  if (held_ns == 0) held_ns = query.done_ns.load(std::memory_order_relaxed);
+  outcome.latency_ns = held_ns - query.arrived_ns;
+  outcome.queued_ns = started_ns == 0 ? 0 : std::max<Nanos>(started_ns - query.arrived_ns, 0);
+  if (query.asks == 1) {
+    take_only_answer(query, outcome);
+  } else {
+    combine(query, outcome);
+  }
+  count(query, outcome, held_ns);
+}
+
+void Engine::take_only_answer(Query& query, Outcome& outcome) {
+  Ask& ask = query.first_ask;
+  ask.settle(query.rows, query.end_cause.load(std::memory_order_relaxed));
+  outcome.holder = &ask.outputs();
+  outcome.outputs = ask.outputs().data();
+  outcome.causes = query.rows == 1 ? nullptr : ask.causes();
+  outcome.cause = ask.cause(0);
+  outcome.confidence = outcome.cause == Cause::kNone ? 1.0F : 0.0F;
+}
+
+void Engine::combine(Query& query, Outcome& outcome) {
+  std::size_t row_bytes = 0;
+  for (std::uint16_t i = 0; i < query.asks; ++i) {
+    Ask& ask = query.ask(i);
+    ask.settle(query.rows, query.end_cause.load(std::memory_order_relaxed));
+    if (ask.deployment() != nullptr) row_bytes = ask.deployment()->output_row_bytes();
+  }
+  query.combined.allocate(query.rows * row_bytes);
+  query.combined_causes = std::make_unique<Cause[]>(query.rows);
+  query.confidences = std::make_unique<float[]>(query.rows);
+  for (std::uint32_t row = 0; row < query.rows; ++row) {
+    query.combined_causes[row] = combine_row(query, row, row_bytes, query.confidences[row]);
+  }
+  outcome.holder = &query.combined;
+  outcome.outputs = query.combined.data();
+  outcome.causes = query.combined_causes.get();
+  outcome.confidences = query.confidences.get();
+  outcome.cause = outcome.causes[0];
+  outcome.confidence = outcome.confidences[0];
+}
+
+Cause Engine::combine_row(Query& query, std::uint32_t row, std::size_t row_bytes,
+                          float& confidence) {
+  std::array<Answer, kMaxAsks> answers{};
+  Cause why = Cause::kNone;
+  for (std::uint16_t i = 0; i < query.asks; ++i) {
+    Ask& ask = query.ask(i);
+    answers[i].model = ask.model_index();
+    const Cause cause = ask.cause(row);
+    if (cause == Cause::kNone) {
+      answers[i].output = ask.outputs().data() + row * row_bytes;
+    } else if (why == Cause::kNone) {
+      why = cause;
+    }
+  }
+  const Application& application = *query.application;
+  const Combined combined = application.policy->combine(
+      std::span(answers).first(query.asks), row_bytes, query.combined.data() + row * row_bytes);
+  confidence = combined.confidence;
+  if (!combined.answered) return why;
+  return combined.confidence < application.min_confidence ? Cause::kLowConfidence : Cause::kNone;
+}
+
+void Engine::count(Query& query, const Outcome& outcome, Nanos held_ns) noexcept {
+  Application& application = *query.application;
+  application.latency_ns.record(outcome.latency_ns);
+  std::uint32_t answered = 0;
+  if (outcome.causes == nullptr) {
+    application.rows_by_cause[static_cast<std::size_t>(outcome.cause)].fetch_add(
+        query.rows, std::memory_order_relaxed);
+    answered = outcome.cause == Cause::kNone ? query.rows : 0;
+  } else {
+    for (std::uint32_t row = 0; row < query.rows; ++row) {
+      application.rows_by_cause[static_cast<std::size_t>(outcome.causes[row])].fetch_add(
+          1, std::memory_order_relaxed);
+      answered += outcome.causes[row] == Cause::kNone;
+    }
+  }
+  if (held_ns <= query.deadline_ns) {
+    application.rows_in_time.fetch_add(answered, std::memory_order_relaxed);
+  }
+}
+
+void Engine::release(Query& query) noexcept {
+  query.combined.clear();
+  query.combined_causes.reset();
+  query.confidences.reset();
+  for (std::uint16_t i = 0; i < query.asks; ++i) query.ask(i).outputs().clear();
+  queries_.release(query);
+}
+
+// ---- the reaper, the end ----------------------------------------------------------------------------
+
+Nanos Engine::reap() noexcept {
+  const Nanos now_ns = clock_.now_ns();
+  // Queries that are submitted during the scan lower it again.
+  next_reap_ns_.store(kNever, std::memory_order_seq_cst);
+  Nanos next_ns = kNever;
+  const std::uint32_t slots = queries_.slots();
+  for (std::uint32_t slot = 0; slot < slots; ++slot) {
+    Query& query = queries_.at(slot);
+    const std::uint32_t phase = query.phase.load(std::memory_order_acquire);
+    if (!Query::is_open(phase)) continue;
+    const Nanos at_ns = query.reap_at_ns.load(std::memory_order_relaxed);
+    if (at_ns <= now_ns + kReapTogether) {
+      query.finish_if(phase, Cause::kDeadline, now_ns);
+    } else {
+      next_ns = std::min(next_ns, at_ns);
+    }
+  }
+  Nanos seen_ns = next_reap_ns_.load(std::memory_order_seq_cst);
+  while (next_ns < seen_ns &&
+         !next_reap_ns_.compare_exchange_weak(seen_ns, next_ns, std::memory_order_seq_cst)) {
+  }
+  return std::min(next_ns, seen_ns);
+}
+
+void Engine::wait_for_reaping(Nanos until_ns) noexcept {
+  reaper_asleep_.store(true, std::memory_order_seq_cst);
+  // A query that was submitted before the flag was set has not woken us: look once more.
+  if (next_reap_ns_.load(std::memory_order_seq_cst) >= until_ns && reaper_box_.empty()) {
+    const Nanos left_ns = std::max<Nanos>(until_ns - clock_.now_ns(), 0);
+    const timespec left{static_cast<time_t>(left_ns / kSecond), static_cast<long>(left_ns % kSecond)};
+    pollfd doorbell{reaper_box_.fd(), POLLIN, 0};
+    static_cast<void>(ppoll(&doorbell, 1, until_ns == kNever ? nullptr : &left, nullptr));
+  }
+  reaper_asleep_.store(false, std::memory_order_seq_cst);
+  reaper_box_.clear_signal();
+}
+
+void Engine::close() noexcept {
+  closed_.store(true, std::memory_order_seq_cst);
+  const Nanos now_ns = clock_.now_ns();
+  const std::uint32_t slots = queries_.slots();
+  for (std::uint32_t slot = 0; slot < slots; ++slot) {
+    Query& query = queries_.at(slot);
+    const std::uint32_t phase = query.phase.load(std::memory_order_acquire);
+    if (Query::is_open(phase)) query.finish_if(phase, Cause::kCancelled, now_ns);
+  }
+  wake_reaper();
+}
+
+bool Engine::is_forked() const noexcept {
+  return fork_epoch.load(std::memory_order_relaxed) != fork_epoch_;
+}
+
+// SplitMix64 over a shared counter: every query its own bits, without a lock.
+std::uint64_t Engine::random_bits() noexcept {
+  std::uint64_t bits =
+      random_state_.fetch_add(0x9e3779b97f4a7c15ULL, std::memory_order_relaxed);
+  bits = (bits ^ (bits >> 30)) * 0xbf58476d1ce4e5b9ULL;
+  bits = (bits ^ (bits >> 27)) * 0x94d049bb133111ebULL;
+  return bits ^ (bits >> 31);
+}
+
+}  // namespace clipper

@@ -1,0 +1,163 @@
+// The engine: the way of a query from submit() to collect(), a line a station.
+//
+//   submit    select models -> admit -> reserve rows, write them -> queue -> wake a driver
+//   claim     window -> controller -> batch                  (drivers: leaders, replica threads)
+//   complete  copy outputs -> end queries -> wake their owners
+//   collect   combine -> confidence -> metrics               (the owner's own thread)
+//
+// C++ never calls out of here: drivers pull batches with claim() and hand results over with complete().
+//
+// Thread safety: all of it, except where a driver or an owner is required.
+// Invariant: every accepted query ends exactly once (Query::finish), whatever models do.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "base/clock.h"
+#include "serving/application.h"
+#include "serving/deployment.h"
+#include "serving/model.h"
+#include "serving/query_table.h"
+#include "serving/reserve.h"
+
+namespace clipper {
+
+/// How a query is asked.
+struct Asking {
+  Nanos budget_ns = kNever;    ///< from its arrival to its deadline; kNever: none
+  Nanos arrived_ns = 0;        ///< 0: now; a load generator says when it should have come
+  std::uint64_t context = 0;   ///< hash of the caller's context
+  bool has_context = false;
+  bool will_lead = false;      ///< the caller will call lead(): no driver is woken for it now
+  bool attended = false;       ///< a thread waits and sees to the deadline; else the reaper does
+  Mailbox* mailbox = nullptr;  ///< where it goes when it is done
+  void* owner = nullptr;
+};
+
+enum class Refusal : std::uint8_t { kNone, kClosed, kForked, kTooManyRows, kOutOfMemory };
+
+/// What became of a query. Pointers are valid until the query is released.
+struct Outcome {
+  std::byte* outputs = nullptr;         ///< rows of the application's output
+  OutputRows* holder = nullptr;         ///< whose memory that is: large ones may be taken
+  const Cause* causes = nullptr;        ///< one per row; nullptr: `cause` holds for all
+  const float* confidences = nullptr;   ///< one per row; nullptr: `confidence` holds for all
+  Cause cause = Cause::kNone;           ///< of the first row
+  float confidence = 0.0F;
+  Nanos latency_ns = 0;
+  Nanos queued_ns = 0;                  ///< from arrival to the start of its batch; 0: never ran
+  std::uint32_t error_id = 0;           ///< of the first model error
+};
+
+enum class WaitResult : std::uint8_t { kDone, kTimedOut, kInterrupted };
+
+class Engine {
+ public:
+  Engine(const Clock& clock, std::uint64_t seed, Nanos first_reserve_ns = 500 * kMicrosecond);
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // Set-up. What is added lives as long as the engine.
+  Model& add_model(std::string name);
+  Deployment& add_deployment(DeploymentOptions options);
+  Application& add_application(std::string name, std::vector<Model*> models,
+                               std::unique_ptr<Policy> policy, Nanos slo_ns, float min_confidence);
+
+  /// Accepts `rows` rows that lie one after the other; nullptr: see `refusal`, nothing was accepted.
+  [[nodiscard]] Query* submit(Application& application, const std::byte* rows, std::uint32_t count,
+                              const Asking& asking, Refusal& refusal) noexcept;
+
+  /// For a thread that waits for `query`: the batch it should run itself, on a replica that it then
+  /// drives; nullptr: wait(), for somebody else will run it. At most one batch a call.
+  [[nodiscard]] Batch* lead(Query& query, Nanos now_ns, Nanos run_limit_ns);
+  /// The same for an event loop at the end of its turn.
+  [[nodiscard]] Batch* lead_at_turn_end(Deployment& deployment, Nanos run_limit_ns);
+  /// Whether the calling thread is running a batch of `deployment`: asking it again could never end.
+  [[nodiscard]] static bool is_driving(const Deployment& deployment) noexcept;
+  /// For a replica's thread. retry_at_ns as in Deployment::claim.
+  [[nodiscard]] Batch* drive(Replica& replica, Nanos& retry_at_ns);
+
+  /// Hands over outputs of all rows, one after the other. Returns when the batch ended.
+  Nanos complete(Batch& batch, const std::byte* outputs);
+  /// The batch has no outputs: every row ends with `cause`. Returns when the batch ended.
+  Nanos fail(Batch& batch, Cause cause, std::uint32_t error_id);
+  /// Lets go of the replica that claim gave, and sees to it that waiting rows find another driver.
+  void stop_driving(Replica& replica) noexcept;
+
+  /// Ends every row that waits at a closed deployment with `cause`.
+  void flush(Deployment& deployment, Cause cause);
+
+  /// Spins when the answer is near, else parks, until the query is done or `until_ns`.
+  [[nodiscard]] WaitResult wait(Query& query, Nanos until_ns) noexcept;
+  /// Ends the query if it is open: true. Owner only; the query must still be collected.
+  bool withdraw(Query& query, Cause cause) noexcept;
+  /// Combines what arrived; ends the query first if it is open. Owner only, once.
+  /// held_ns: when the owner holds the answer; 0: when the query was done.
+  void collect(Query& query, Nanos held_ns, Outcome& outcome);
+  /// Owner only, last.
+  void release(Query& query) noexcept;
+
+  /// Ends unattended queries whose time is up. Returns when to look again.
+  Nanos reap() noexcept;
+  /// Parks the reaper until `until_ns`, an earlier deadline, a letter for it, or wake_reaper().
+  void wait_for_reaping(Nanos until_ns) noexcept;
+  void wake_reaper() noexcept { reaper_box_.signal(); }
+  /// For queries that got callbacks after they were submitted: the reaper's thread runs them.
+  [[nodiscard]] Mailbox& reaper_box() noexcept { return reaper_box_; }
+
+  /// Ends every open query. Afterwards submit() refuses.
+  void close() noexcept;
+  [[nodiscard]] bool is_closed() const noexcept { return closed_.load(std::memory_order_acquire); }
+  /// Whether this process is a fork of the one that made the engine.
+  [[nodiscard]] bool is_forked() const noexcept;
+
+  [[nodiscard]] const Clock& clock() const noexcept { return clock_; }
+  [[nodiscard]] QueryTable& queries() noexcept { return queries_; }
+  [[nodiscard]] Reserve& reserve() noexcept { return reserve_; }
+  /// Rows whose answers came after their query had ended.
+  std::atomic<std::uint64_t> answers_lost{0};
+
+ private:
+  void prepare(Query& query, Application& application, std::uint32_t rows, const Asking& asking);
+  void prepare_asks(Query& query, const Asking& asking);
+  void watch_deadline(Query& query) noexcept;
+  void enqueue(Query& query, std::uint16_t index, const std::byte* rows) noexcept;
+  void refuse(Query& query, std::uint16_t index, Cause cause, std::uint32_t offset) noexcept;
+  [[nodiscard]] Batch* try_lead(Deployment& deployment, Nanos now_ns, Nanos run_limit_ns);
+  void answer(const WaitingRows& entry, Cause cause, const std::byte* outputs,
+              std::size_t output_row_bytes, Nanos started_ns, std::uint32_t error_id,
+              Nanos now_ns) noexcept;
+  void release_rows(Batch& batch);
+  void answer_dropped(Deployment& deployment, std::vector<DroppedRows>& dropped, Nanos now_ns);
+  [[nodiscard]] Batch* claim(Replica& replica, Nanos now_ns, Nanos run_limit_ns,
+                             Nanos& retry_at_ns);
+  void spin(const Query& query) const noexcept;
+  void take_only_answer(Query& query, Outcome& outcome);
+  void combine(Query& query, Outcome& outcome);
+  Cause combine_row(Query& query, std::uint32_t row, std::size_t row_bytes, float& confidence);
+  void count(Query& query, const Outcome& outcome, Nanos held_ns) noexcept;
+  [[nodiscard]] std::uint64_t random_bits() noexcept;
+
+  const Clock& clock_;
+  const int fork_epoch_;
+  QueryTable queries_;
+  Reserve reserve_;
+  std::atomic<bool> closed_{false};
+  std::atomic<std::uint64_t> random_state_;
+
+  alignas(64) std::atomic<Nanos> next_reap_ns_{kNever};
+  std::atomic<bool> reaper_asleep_{false};
+  Mailbox reaper_box_;
+
+  std::mutex set_up_mutex_;  // guards what follows
+  std::vector<std::unique_ptr<Model>> models_;
+  std::vector<std::unique_ptr<Deployment>> deployments_;
+  std::vector<std::unique_ptr<Application>> applications_;
+};
+
+}  // namespace clipper

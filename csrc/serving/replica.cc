@@ -1,0 +1,96 @@
+#include "serving/replica.h"
+
+#include <algorithm>
+
+#include "base/parker.h"
+#include "serving/deployment.h"
+
+namespace clipper {
+namespace {
+
+/// Adds without a locked instruction: the driver is the only writer.
+template <typename T>
+void add(std::atomic<T>& counter, T by) noexcept {
+  counter.store(counter.load(std::memory_order_relaxed) + by, std::memory_order_relaxed);
+}
+
+}  // namespace
+
+Replica::Replica(Deployment& deployment, std::unique_ptr<Controller> controller,
+                 std::uint32_t most_in_flight)
+    : deployment_(deployment),
+      controller_(std::move(controller)),
+      most_in_flight_(std::clamp(most_in_flight, 1u, kMostInFlight)) {
+  for (Batch& batch : batches_) batch.replica = this;
+}
+
+Batch* Replica::free_batch() noexcept {
+  if (in_flight_.load(std::memory_order_relaxed) == most_in_flight_) return nullptr;
+  for (Batch& batch : batches_) {
+    if (!batch.in_flight) return &batch;
+  }
+  return nullptr;
+}
+
+void Replica::start(Batch& batch) noexcept {
+  batch.in_flight = true;
+  const Nanos begins_ns = free_at_ns(batch.start_ns);
+  add(in_flight_, 1u);
+  predicted_end_ns_.store(begins_ns + batch.bound_ns, std::memory_order_relaxed);
+}
+
+void Replica::end(Batch& batch, Nanos now_ns, bool failed) noexcept {
+  // With two in flight the second starts when the first ends, not when it was bound.
+  controller_->observe({batch.rows, batch.start_ns, now_ns, failed});
+  add(batches_run, std::uint64_t{1});
+  add(rows_run, std::uint64_t{batch.rows});
+  if (batch.was_gathered()) add(batches_gathered, std::uint64_t{1});
+  if (failed) add(batches_failed, std::uint64_t{1});
+  add(busy_ns, now_ns - batch.start_ns);
+  batch_rows.record(batch.rows);
+  run_ns.record(now_ns - batch.start_ns);
+  batch.in_flight = false;
+  in_flight_.store(in_flight_.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
+  for (Batch& other : batches_) {
+    if (!other.in_flight) continue;
+    other.start_ns = std::max(other.start_ns, now_ns);
+    predicted_end_ns_.store(other.start_ns + other.bound_ns, std::memory_order_relaxed);
+  }
+}
+
+Nanos Replica::free_at_ns(Nanos now_ns) const noexcept {
+  if (in_flight_.load(std::memory_order_relaxed) == 0) return now_ns;
+  return std::max(now_ns, predicted_end_ns_.load(std::memory_order_relaxed));
+}
+
+bool Replica::wait_for_work(const Clock& clock, Nanos until_ns,
+                            const std::uint64_t* seen_arrivals) noexcept {
+  for (;;) {
+    // Announce the sleep before the last look: wake_thread() reads the word after its rows are pushed.
+    asleep_.store(1, std::memory_order_seq_cst);
+    const bool has_work = seen_arrivals != nullptr
+                              ? deployment_.arrived_rows() != *seen_arrivals
+                              : deployment_.waiting_rows() > 0 && !is_driven();
+    const bool stopped = is_stopped();
+    if (stopped || has_work || clock.now_ns() >= until_ns) {
+      asleep_.store(0, std::memory_order_relaxed);
+      return !stopped;
+    }
+    static_cast<void>(park_until(asleep_, 1, until_ns));
+  }
+}
+
+bool Replica::wake_thread() noexcept {
+  if (asleep_.load(std::memory_order_seq_cst) == 0) return false;
+  if (asleep_.exchange(0, std::memory_order_seq_cst) == 0) return false;
+  wake_one(asleep_);
+  return true;
+}
+
+void Replica::stop() noexcept {
+  stop_.store(true, std::memory_order_seq_cst);
+  asleep_.store(0, std::memory_order_seq_cst);
+  wake_one(asleep_);
+}
+
+}  // namespace clipper

@@ -1,0 +1,85 @@
+// One copy of a model: its controller, its batches in flight, and the thread that drives it when no
+// caller leads.
+//
+// Thread safety: whoever try_drive() lets in is the driver, and alone touches what is marked "driver"
+// until stop_driving(). The rest may be called from any thread.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+
+#include "base/clock.h"
+#include "base/histogram.h"
+#include "batching/controller.h"
+#include "serving/batch.h"
+
+namespace clipper {
+
+class Deployment;
+
+class Replica {
+ public:
+  static constexpr std::uint32_t kMostInFlight = 2;
+
+  Replica(Deployment& deployment, std::unique_ptr<Controller> controller,
+          std::uint32_t most_in_flight);
+
+  [[nodiscard]] bool try_drive() noexcept {
+    // Sequentially consistent, as is stop_driving: a caller that pushes rows and finds the replica
+    // driven relies on its driver to see them when it stops.
+    return !driven_.load(std::memory_order_relaxed) &&
+           !driven_.exchange(true, std::memory_order_seq_cst);
+  }
+  void stop_driving() noexcept { driven_.store(false, std::memory_order_seq_cst); }
+  [[nodiscard]] bool is_driven() const noexcept { return driven_.load(std::memory_order_seq_cst); }
+
+  /// Driver: a batch to fill; nullptr: as many are in flight as may be.
+  [[nodiscard]] Batch* free_batch() noexcept;
+  /// Driver: the batch runs from now on.
+  void start(Batch& batch) noexcept;
+  /// Driver: it has run; teaches the controller.
+  void end(Batch& batch, Nanos now_ns, bool failed) noexcept;
+
+  /// When a batch that is bound now would start: now, or when those in flight should be done.
+  [[nodiscard]] Nanos free_at_ns(Nanos now_ns) const noexcept;
+
+  /// Parks the replica's own thread until rows wait that nobody drives, `until_ns`, or stop().
+  /// After a deferral (`seen_arrivals` given) only rows newer than those count. False: stopped.
+  [[nodiscard]] bool wait_for_work(const Clock& clock, Nanos until_ns,
+                                   const std::uint64_t* seen_arrivals) noexcept;
+  /// Wakes the replica's thread if it is parked: true, one system call.
+  bool wake_thread() noexcept;
+  void stop() noexcept;
+  [[nodiscard]] bool is_stopped() const noexcept { return stop_.load(std::memory_order_acquire); }
+
+  [[nodiscard]] Deployment& deployment() noexcept { return deployment_; }
+  [[nodiscard]] Controller& controller() noexcept { return *controller_; }
+  [[nodiscard]] const Controller& controller() const noexcept { return *controller_; }
+
+  // Written by the driver alone, read by anyone.
+  std::atomic<std::uint64_t> batches_run{0};
+  std::atomic<std::uint64_t> rows_run{0};
+  std::atomic<std::uint64_t> batches_gathered{0};
+  std::atomic<std::uint64_t> batches_failed{0};
+  std::atomic<Nanos> busy_ns{0};
+  Histogram batch_rows;
+  Histogram run_ns;
+
+  // Opaque: the other side's runner of this replica.
+  void* owner = nullptr;
+
+ private:
+  Deployment& deployment_;
+  const std::unique_ptr<Controller> controller_;
+  const std::uint32_t most_in_flight_;
+  std::array<Batch, kMostInFlight> batches_;
+  std::atomic<std::uint32_t> in_flight_{0};
+  std::atomic<Nanos> predicted_end_ns_{0};
+  alignas(64) std::atomic<bool> driven_{false};
+  alignas(64) std::atomic<std::uint32_t> asleep_{0};  // futex word of the replica's thread
+  std::atomic<bool> stop_{false};
+};
+
+}  // namespace clipper

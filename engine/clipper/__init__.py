@@ -1,0 +1,69 @@
+"""Clipper: a low-latency prediction serving engine, embedded in your process.
+
+>>> import clipper
+>>> with clipper.Engine() as engine:
+...     total = engine.deploy("total", lambda batch: batch.sum(axis=1), warmup=[1.0, 2.0])
+...     total.predict([3.0, 4.0]).output
+7.0
+"""
+
+from .application import Application, Prediction, PredictionFuture, Predictions
+from .batching import Aimd, Deadline, Fixed
+from .engine import Engine
+from .errors import (
+    AlreadyExistsError,
+    ApplicationNotFoundError,
+    Cause,
+    ClipperError,
+    DeadlineExceededError,
+    DeployError,
+    EngineClosedError,
+    ForkedEngineError,
+    LowConfidenceError,
+    ModelError,
+    ModelNotFoundError,
+    NoReplicaError,
+    OverloadedError,
+    PredictionCancelledError,
+    PredictionError,
+    RecursionRefusedError,
+    ReplicaCrashedError,
+)
+from .model import Model
+from .model_protocol import ModelAdapter, Runner
+from .policies import MajorityVote, WeightedSplit
+from .tensor import Tensor
+
+__all__ = [
+    "Aimd",
+    "AlreadyExistsError",
+    "Application",
+    "ApplicationNotFoundError",
+    "Cause",
+    "ClipperError",
+    "Deadline",
+    "DeadlineExceededError",
+    "DeployError",
+    "Engine",
+    "EngineClosedError",
+    "Fixed",
+    "ForkedEngineError",
+    "LowConfidenceError",
+    "MajorityVote",
+    "Model",
+    "ModelAdapter",
+    "ModelError",
+    "ModelNotFoundError",
+    "NoReplicaError",
+    "OverloadedError",
+    "Prediction",
+    "PredictionCancelledError",
+    "PredictionError",
+    "PredictionFuture",
+    "Predictions",
+    "RecursionRefusedError",
+    "ReplicaCrashedError",
+    "Runner",
+    "Tensor",
+    "WeightedSplit",
+]

@@ -1,0 +1,1 @@
+"""The Cython boundary: owns C++ objects, converts values, releases the GIL, translates errors."""

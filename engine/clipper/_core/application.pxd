@@ -1,0 +1,33 @@
+from clipper._core cimport native
+from clipper._core.predictions cimport Prediction
+from clipper._core.serving cimport EngineCore
+from clipper._core.tensors cimport Spec
+
+
+cdef class ApplicationCore:
+    cdef readonly EngineCore core
+    cdef native.Application* handle
+    cdef readonly str name
+    cdef readonly list models            # of ModelCore
+    cdef readonly Spec input
+    cdef readonly Spec output
+    cdef readonly bint has_default
+    cdef readonly object default
+    cdef object _default_row             # the default as an output row, or None if it is not one
+    cdef native.Nanos slo_ns
+    cdef bint may_lead
+
+    cdef int ask(self, native.Asking* asking, object context, object deadline) except -1
+    cdef native.Nanos see_through(self, native.Query* query, native.Nanos until_ns) except -1
+    cdef native.Nanos _attend(self, native.Query* query) except -1
+    cdef void _learn_wake_up(self, native.Query* query) noexcept
+    cdef object answer(self, native.Query* query, native.Nanos held_ns)
+    cdef Prediction collect_one(self, native.Query* query, native.Nanos held_ns,
+                                native.Outcome* outcome)
+    cdef object take(self, native.Query* query, native.Nanos held_ns)
+    cdef object take_many(self, native.Query* query, native.Nanos held_ns)
+    cdef native.Batch* lead_at_turn_end(self) except? NULL
+    cdef object error_for(self, Prediction prediction, unsigned int error_id)
+
+
+cdef void abandon(native.Engine* engine, native.Query* query) noexcept

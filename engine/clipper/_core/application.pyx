@@ -1,0 +1,434 @@
+"""Applications in the hot path: ask, wait or lead, take the answer."""
+
+cimport cython
+cimport numpy as cnp
+from libc.stdint cimport uint64_t
+from libcpp.memory cimport unique_ptr
+from libcpp.string cimport string
+from libcpp.utility cimport move
+from libcpp.vector cimport vector
+
+from clipper._core cimport native
+from clipper._core.predictions cimport Prediction, Predictions, cause_of, take_memory
+from clipper._core.serving cimport DeploymentCore, EngineCore, run_batch
+from clipper._core.tensors cimport Spec
+
+import hashlib
+
+import numpy as np
+
+from clipper.errors import PREDICTION_ERRORS, Cause, PredictionError, RecursionRefusedError
+
+cnp.import_array()
+
+# A caller that blocks runs a batch itself up to this bound; longer ones are left to the replica's thread.
+cdef native.Nanos _LEAD_LIMIT_NS = 2_000_000
+cdef native.Nanos _STILL_WAITING = 0  # what see_through returns instead of a time
+
+
+@cython.final
+cdef class ModelCore:
+    """A model by name: which deployment answers now."""
+
+    cdef native.Model* handle
+    cdef readonly EngineCore core
+    cdef readonly DeploymentCore current
+
+    def __cinit__(self, EngineCore core, str name):
+        self.core = core
+        self.handle = &core.engine.get().add_model(name.encode())
+
+    def switch(self, DeploymentCore deployment):
+        """Let another deployment answer from now on (None: nobody); returns the one before."""
+        before = self.current
+        self.current = deployment
+        if deployment is None:
+            self.handle.set_current(NULL)
+        else:
+            self.handle.set_current(deployment.handle)
+        return before
+
+
+cdef unique_ptr[native.Policy] make_policy(object policy) except *:
+    cdef unique_ptr[native.Policy] made
+    cdef vector[double] weights
+    if policy is None:
+        return move(made)
+    kind, value = policy.to_core()
+    if kind == "weighted_split":
+        weights = value
+        made.reset(new native.WeightedSplit(weights))
+    elif kind == "majority_vote":
+        made.reset(new native.MajorityVote())
+    else:
+        raise ValueError(f"unknown policy {kind!r}")
+    return move(made)
+
+
+cdef class ApplicationCore:
+    """What ``clipper.Application`` is made of."""
+
+    def __init__(self, EngineCore core, str name, models, Spec input, Spec output, *, policy, slo,
+                 has_default, default, min_confidence):
+        cdef vector[native.Model*] linked
+        cdef unique_ptr[native.Policy] chooser = make_policy(policy)
+        for model in models:
+            linked.push_back((<ModelCore?>model).handle)
+        self.core = core
+        self.name = name
+        self.models = list(models)
+        self.input = input
+        self.output = output
+        self.has_default = has_default
+        self.default = default
+        self._default_row = default_row(output, default) if has_default else None
+        self.slo_ns = native.kNever if slo is None else nanoseconds(slo, "slo")
+        self.may_lead = len(models) == 1 or policy.asks_one
+        cdef string native_name = name.encode()
+        self.handle = &core.engine.get().add_application(
+            native_name, linked, move(chooser), self.slo_ns, min_confidence or 0.0)
+
+    def predict(self, x, *, context=None, deadline=None):
+        """Ask for one prediction, and wait for it.
+
+        Parameters
+        ----------
+        x : array_like, shape of one input row
+            An array must have the model's dtype; numbers and lists are converted.
+        context : hashable, optional
+            Whose query this is; the policy may treat each context differently.
+        deadline : float, optional
+            Seconds from now by which the answer must be held; the application's SLO if not given.
+
+        Returns
+        -------
+        Prediction
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the input is not one row of what the model takes.
+        PredictionError
+            If no answer came and the application has no default: the subclass says why.
+        """
+        cdef native.Asking asking
+        cdef const native.Byte* row = NULL
+        holder = self.input.read_row(x, &row)
+        self.ask(&asking, context, deadline)
+        asking.will_lead = self.may_lead
+        asking.attended = True
+        cdef native.Query* query = self.core.submit(self.handle, row, 1, &asking)
+        return self.take(query, self._attend(query))
+
+    def predict_many(self, xs, *, context=None, deadline=None):
+        """Ask for the predictions of several rows, which are kept together, and wait for all.
+
+        Parameters
+        ----------
+        xs : array_like, shape (n, ...)
+            n rows, n >= 1.
+        context, deadline
+            As for ``predict``.
+
+        Returns
+        -------
+        Predictions
+            One for each row, in order. Rows without an answer are defaults; nothing is raised for
+            causes of serving.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the input is not rows of what the model takes.
+        """
+        cdef native.Asking asking
+        cdef const native.Byte* rows = NULL
+        cdef Py_ssize_t count = 0
+        holder = self.input.read_rows(xs, &rows, &count)
+        if count == 0:
+            raise ValueError("predict_many was given no rows: it expects an array of shape (n, ...) "
+                             "with n >= 1")
+        self.ask(&asking, context, deadline)
+        asking.will_lead = self.may_lead
+        asking.attended = True
+        cdef native.Query* query = self.core.submit(self.handle, rows, count, &asking)
+        return self.take_many(query, self._attend(query))
+
+    cdef int ask(self, native.Asking* asking, object context, object deadline) except -1:
+        asking.budget_ns = self.slo_ns if deadline is None else nanoseconds(deadline, "deadline")
+        if context is not None:
+            asking.context = context_hash(context)
+            asking.has_context = True
+        return 0
+
+    cdef native.Nanos _attend(self, native.Query* query) except -1:
+        """See an attended query through to its deadline; withdraws it if that raises."""
+        cdef native.Nanos held_ns
+        try:
+            held_ns = self.see_through(query, query.answer_by_ns)
+        except BaseException:
+            abandon(self.core.engine.get(), query)
+            self.core.engine.get().release(query[0])
+            raise
+        if held_ns == _STILL_WAITING:
+            self.core.engine.get().withdraw(query[0], native.Cause.kDeadline)
+            held_ns = self.core.clock.now_ns()
+        return held_ns
+
+    cdef native.Nanos see_through(self, native.Query* query, native.Nanos until_ns) except -1:
+        """Lead, or wait: until the query is done, and when that was noticed, or until `until_ns`: 0."""
+        cdef native.Engine* engine = self.core.engine.get()
+        cdef native.MonotonicClock* clock = &self.core.clock
+        cdef native.Batch* batch
+        cdef native.WaitResult result
+        cdef native.Nanos now_ns = query.arrived_ns
+        if query.is_done():
+            return self.core.clock.now_ns()
+        refuse_recursion(query)
+        if self.may_lead:
+            batch = engine.lead(query[0], now_ns, _LEAD_LIMIT_NS)
+            if batch != NULL:
+                now_ns = run_batch(self.core, batch)
+                if query.is_done():
+                    return now_ns
+        while True:
+            with nogil:
+                result = engine.wait(query[0], until_ns)
+                now_ns = clock.now_ns()
+            if result == native.WaitResult.kDone:
+                self._learn_wake_up(query)
+                return now_ns
+            if result == native.WaitResult.kTimedOut:
+                return _STILL_WAITING
+            # A signal came. The GIL is ours again: coming round lets its Python handler run.
+            check_signals()
+
+    cdef native.Batch* lead_at_turn_end(self) except? NULL:
+        """The batch that an event loop should run at the end of its turn; NULL: none, or too long."""
+        if not self.may_lead:
+            return NULL
+        cdef native.Deployment* deployment
+        cdef native.Batch* batch = NULL
+        for model in self.models:
+            deployment = (<ModelCore>model).handle.current()
+            if batch == NULL and deployment != NULL and deployment.waiting_rows() > 0:
+                batch = self.core.engine.get().lead_at_turn_end(
+                    deployment[0], self.handle.inline_limit_ns())
+            elif deployment != NULL and deployment.waiting_rows() > 0:
+                deployment.wake_a_driver()
+        return batch
+
+    cdef void _learn_wake_up(self, native.Query* query) noexcept:
+        # From the end of the batch to here, with the GIL: what a deadline must leave room for.
+        self.core.engine.get().reserve().observe(
+            self.core.clock.now_ns() - done_ns(query[0]))
+
+    cdef object take(self, native.Query* query, native.Nanos held_ns):
+        """Collect and release a query of one row."""
+        try:
+            return self.answer(query, held_ns)
+        finally:
+            self.core.engine.get().release(query[0])
+
+    cdef object answer(self, native.Query* query, native.Nanos held_ns):
+        """Collect a query of one row: a prediction; raises if there is neither answer nor default."""
+        cdef native.Outcome outcome
+        cdef Prediction made = self.collect_one(query, held_ns, &outcome)
+        if made.is_default and not self.has_default:
+            raise self.error_for(made, outcome.error_id)
+        return made
+
+    cdef Prediction collect_one(self, native.Query* query, native.Nanos held_ns,
+                                native.Outcome* outcome):
+        cdef Prediction made = Prediction.__new__(Prediction)
+        self.core.engine.get().collect(query[0], held_ns, outcome[0])
+        made.spec = self.output
+        made._engine = self.core
+        made._number = (<unsigned long long>query.generation << 32) | query.slot
+        made._latency_ns = outcome.latency_ns
+        made._queued_ns = outcome.queued_ns
+        made._cause = outcome.cause
+        made._has_default = self.has_default
+        made._asked = asked_of(query, 0)
+        if outcome.cause == native.Cause.kNone:
+            made.confidence = outcome.confidence
+            made.keep(outcome.holder)
+        else:
+            made.is_default = True
+            made._default = self.default
+        return made
+
+    cdef object take_many(self, native.Query* query, native.Nanos held_ns):
+        """Collect a query of several rows."""
+        cdef native.Outcome outcome
+        cdef Predictions made = Predictions.__new__(Predictions)
+        cdef uint64_t rows = query.rows
+        try:
+            self.core.engine.get().collect(query[0], held_ns, outcome)
+            if outcome.holder.is_inline():
+                made.output = self.output.rows_from(outcome.outputs, rows)
+            else:
+                memory = take_memory(outcome.holder)
+                made.output = self.output.rows_over(outcome.outputs, rows, memory)
+            made.why = [cause_of(outcome.cause if outcome.causes == NULL else outcome.causes[i])
+                        for i in range(rows)]
+            made.confidence = confidences_of(&outcome, rows)
+            made._asked = [asked_rows(query, i) for i in range(query.asks)]
+        finally:
+            made._number = (<unsigned long long>query.generation << 32) | query.slot
+            self.core.engine.get().release(query[0])
+        made.is_default = np.fromiter([cause is not None for cause in made.why], bool, rows)
+        made.confidence[made.is_default] = 0.0
+        if made.is_default.any():
+            made.output[made.is_default] = 0 if self._default_row is None else self._default_row
+        made._has_default = self.has_default
+        made._default = self.default
+        made._latency_ns = outcome.latency_ns
+        made._queued_ns = outcome.queued_ns
+        made._engine = self.core
+        made.spec = self.output
+        return made
+
+    cdef object error_for(self, Prediction prediction, unsigned int error_id):
+        """The exception that says why there is no answer."""
+        why = prediction.why
+        message = _MESSAGES[why].format(app=self.name, latency=prediction.latency * 1e3)
+        missing = ", ".join(f"{name} ({cause.name.lower()})"
+                            for name, cause in prediction.missing.items())
+        if missing:
+            message += f"; missing: {missing}"
+        if why is Cause.MODEL_ERROR and error_id:
+            for asked, cause in prediction._all_asked():
+                text = asked.error_text(error_id)
+                if cause is not None and text is not None:
+                    message += f": {text}"
+        return PREDICTION_ERRORS[why](message, prediction)
+
+    def statistics(self):
+        """Counters of this application; times in seconds."""
+        cdef native.HistogramSnapshot latency = self.handle.latency_ns.snapshot()
+        causes = {cause.name.lower(): self.handle.rows_by_cause[<int>cause.value].load()
+                  for cause in Cause}
+        answered = self.handle.rows_by_cause[0].load()
+        return {
+            "rows": answered + sum(causes.values()),
+            "answered": answered,
+            "in_time": self.handle.rows_in_time.load(),
+            "causes": {name: count for name, count in causes.items() if count},
+            "latency": {"p50": latency.quantile_ns(0.5) * 1e-9,
+                        "p99": latency.quantile_ns(0.99) * 1e-9,
+                        "p999": latency.quantile_ns(0.999) * 1e-9,
+                        "max": latency.max_ns() * 1e-9},
+        }
+
+
+cdef dict _MESSAGES = {
+    Cause.DEADLINE: "{app}: no answer within the deadline ({latency:.1f} ms)",
+    Cause.OVERLOAD: "{app}: refused, because it could not be answered in time: slow down, add "
+                    "replicas, or allow more time",
+    Cause.CRASH: "{app}: the replica that ran the query died",
+    Cause.MODEL_ERROR: "{app}: the model failed",
+    Cause.NO_REPLICA: "{app}: no model is deployed that could answer",
+    Cause.LOW_CONFIDENCE: "{app}: the models agree too little",
+    Cause.CANCELLED: "{app}: withdrawn before it was answered",
+}
+
+
+cdef extern from *:
+    """
+    static inline clipper::Nanos clipper_done_ns(const clipper::Query& query) {
+      return query.done_ns.load(std::memory_order_relaxed);
+    }
+    """
+    native.Nanos done_ns "clipper_done_ns"(const native.Query& query) noexcept
+
+
+cdef void abandon(native.Engine* engine, native.Query* query) noexcept:
+    """End and collect a query that nobody wants any more; it must still be released."""
+    cdef native.Outcome outcome
+    engine.withdraw(query[0], native.Cause.kCancelled)
+    collect_quietly(engine[0], query[0], outcome)
+
+
+cdef extern from *:
+    """
+    static inline void clipper_collect_quietly(clipper::Engine& engine, clipper::Query& query,
+                                               clipper::Outcome& outcome) noexcept {
+      try { engine.collect(query, 0, outcome); } catch (...) {}  // nobody will look at it
+    }
+    """
+    void collect_quietly "clipper_collect_quietly"(native.Engine& engine, native.Query& query,
+                                                   native.Outcome& outcome) noexcept
+
+
+cdef extern from "Python.h":
+    int check_signals "PyErr_CheckSignals"() except -1
+
+
+cdef native.Nanos nanoseconds(object seconds, str what) except? -1:
+    """Seconds as given by a user."""
+    cdef double value
+    try:
+        value = seconds
+    except TypeError:
+        raise TypeError(f"{what} is {seconds!r}: give seconds as a number, such as 0.02") from None
+    if not 0.0 < value < 1e9:
+        raise ValueError(f"{what} is {seconds!r}: give seconds above 0, such as 0.02 for 20 ms")
+    return <native.Nanos>(value * 1e9)
+
+
+cdef uint64_t context_hash(object context) except? 0:
+    """Spread evenly over 64 bits, and the same in every process."""
+    digest = hashlib.blake2b(repr(context).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+cdef int refuse_recursion(native.Query* query) except -1:
+    cdef native.Deployment* deployment = query.first_ask.deployment()
+    if deployment != NULL and native.Engine.is_driving(deployment[0]):
+        name = (<DeploymentCore>deployment.owner).name
+        raise RecursionRefusedError(
+            f"model {name!r} asked itself while it ran a batch, which would wait for itself: call "
+            "the model's function directly instead")
+    return 0
+
+
+cdef object asked_of(native.Query* query, unsigned int row):
+    """The deployment asked, or for several the tuple of (deployment, cause or None)."""
+    cdef native.Deployment* deployment
+    if query.asks == 1:
+        deployment = query.first_ask.deployment()
+        return None if deployment == NULL else <DeploymentCore>deployment.owner
+    asked = []
+    for i in range(query.asks):
+        deployment = query.ask(i).deployment()
+        if deployment != NULL:
+            asked.append((<DeploymentCore>deployment.owner, cause_of(query.ask(i).cause(row))))
+    return tuple(asked)
+
+
+cdef object asked_rows(native.Query* query, unsigned int index):
+    """One asked deployment with the causes of all rows, or None where all were answered."""
+    cdef native.Deployment* deployment = query.ask(index).deployment()
+    causes = [cause_of(query.ask(index).cause(row)) for row in range(query.rows)]
+    return (None if deployment == NULL else <DeploymentCore>deployment.owner,
+            causes if any(cause is not None for cause in causes) else None)
+
+
+cdef object confidences_of(native.Outcome* outcome, Py_ssize_t rows):
+    cdef Py_ssize_t i
+    cdef cnp.ndarray made = np.ones(rows, np.float32)
+    cdef float* values = <float*>cnp.PyArray_DATA(made)
+    if outcome.confidences != NULL:
+        for i in range(rows):
+            values[i] = outcome.confidences[i]
+    return made
+
+
+cdef object default_row(Spec output, object default):
+    """The default as one output row; None if it is something else."""
+    try:
+        row = np.asarray(default).astype(output.dtype, casting="same_kind")
+    except (TypeError, ValueError):
+        return None
+    return row if row.shape == output.shape else None

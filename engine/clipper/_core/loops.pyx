@@ -1,0 +1,243 @@
+"""Predictions in event loops: rows of one turn run together at its end, on the loop's own thread.
+
+Batches that are too long for that go to the replica's thread; their completions come back through an
+eventfd that the loop reads.
+"""
+
+cimport cython
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport uint64_t
+
+from clipper._core cimport native
+from clipper._core.application cimport ApplicationCore, abandon
+from clipper._core.serving cimport EngineCore, run_batch
+
+import asyncio
+import weakref
+
+_get_running_loop = asyncio.get_running_loop
+
+
+@cython.final
+cdef class LoopPort:
+    """One engine's door to one event loop. Touched by the loop's thread alone."""
+
+    cdef native.Mailbox mailbox
+    cdef EngineCore core
+    cdef object loop                     # weak: loops come and go, engines stay
+    cdef list touched                    # applications whose rows came in this turn
+    cdef readonly int outstanding
+    cdef bint scheduled
+    cdef object end_turn_method
+    cdef object __weakref__
+
+    def __cinit__(self, EngineCore core, loop):
+        self.core = core
+        self.loop = weakref.ref(loop)
+        self.touched = []
+        self.end_turn_method = self.end_turn
+        loop.add_reader(self.mailbox.fd(), self.drain)
+
+    cdef void touch(self, ApplicationCore application, object loop):
+        cdef ApplicationCore known
+        for known in self.touched:  # one or two
+            if known is application:
+                return
+        self.touched.append(application)
+        if not self.scheduled:
+            self.scheduled = True
+            loop.call_soon(self.end_turn_method)
+
+    def end_turn(self):
+        """Run what was submitted since the last turn, as far as it is short enough."""
+        cdef ApplicationCore application
+        cdef native.Batch* batch
+        self.scheduled = False
+        touched, self.touched = self.touched, []
+        self.mailbox.set_awake(True)
+        try:
+            for application in touched:
+                batch = application.lead_at_turn_end()
+                if batch != NULL:
+                    run_batch(self.core, batch)
+        finally:
+            self.take_letters()
+            self.mailbox.set_awake(False)
+
+    def drain(self):
+        """Take what other threads completed. Called by the loop when the eventfd is readable."""
+        self.mailbox.clear_signal()
+        self.take_letters()
+
+    cdef take_letters(self):
+        cdef native.Letter* letter = self.mailbox.take_all()
+        cdef native.Letter* following
+        cdef AsyncAnswer answer
+        while letter != NULL:
+            following = letter.next_letter
+            answer = <AsyncAnswer>(<native.Query*>letter).owner
+            self.outstanding -= 1
+            answer.on_letter()
+            Py_DECREF(answer)  # the reference that the query held
+            letter = following
+
+    @property
+    def is_orphan(self):
+        """Whether its loop is gone or closed."""
+        loop = self.loop()
+        return loop is None or loop.is_closed()
+
+    def close(self):
+        """Take the last letters and leave the loop. On the loop's thread, or when it is an orphan."""
+        self.take_letters()
+        loop = self.loop()
+        if loop is not None and not loop.is_closed():
+            loop.remove_reader(self.mailbox.fd())
+
+
+cdef LoopPort port_for(EngineCore core, object loop):
+    cdef LoopPort port
+    for port in core.ports:
+        if port.loop() is loop:
+            return port
+    for port in [port for port in core.ports if port.is_orphan]:
+        port.close()
+        if port.outstanding == 0:  # else the core still knows its mailbox
+            core.ports.remove(port)
+    port = LoopPort.__new__(LoopPort, core, loop)
+    core.ports.append(port)
+    return port
+
+
+@cython.final
+@cython.freelist(256)
+@cython.no_gc_clear  # __dealloc__ needs the application
+cdef class AsyncAnswer:
+    """An awaitable prediction, with as much of ``asyncio.Future``'s interface as tasks use."""
+
+    cdef ApplicationCore application
+    cdef LoopPort port
+    cdef object loop
+    cdef native.Query* query             # NULL once it is released
+    cdef object prediction
+    cdef object error
+    cdef bint is_done
+    cdef bint is_cancelled
+    cdef object callback                 # usually one: the task's; else a list of (fn, context)
+    cdef object context
+    cdef list more_callbacks
+    cdef public bint _asyncio_future_blocking
+    cdef object __weakref__
+
+    def __await__(self):
+        return self
+
+    __iter__ = __await__
+
+    def __next__(self):
+        if not self.is_done:
+            self._asyncio_future_blocking = True
+            return self
+        raise StopIteration(self.result())
+
+    def get_loop(self):
+        return self.loop
+
+    def done(self):
+        return self.is_done
+
+    def cancelled(self):
+        return self.is_cancelled
+
+    def result(self):
+        if self.is_cancelled:
+            raise asyncio.CancelledError()
+        if not self.is_done:
+            raise asyncio.InvalidStateError("the prediction is not there yet")
+        if self.error is not None:
+            raise self.error
+        return self.prediction
+
+    def exception(self):
+        if self.is_cancelled:
+            raise asyncio.CancelledError()
+        return self.error
+
+    def cancel(self, msg=None):
+        """Withdraw the query; its rows will not run if they have not started."""
+        if self.is_done:
+            return False
+        self.is_cancelled = True
+        self.application.core.engine.get().withdraw(self.query[0], native.Cause.kCancelled)
+        self.finish()
+        return True
+
+    def add_done_callback(self, fn, *, context=None):
+        if self.is_done:
+            self.loop.call_soon(fn, self, context=context)
+        elif self.callback is None:
+            self.callback = fn
+            self.context = context
+        else:
+            if self.more_callbacks is None:
+                self.more_callbacks = []
+            self.more_callbacks.append((fn, context))
+
+    def remove_done_callback(self, fn):
+        kept = [pair for pair in self.all_callbacks() if pair[0] != fn]
+        removed = len(self.all_callbacks()) - len(kept)
+        self.callback, self.context = kept[0] if kept else (None, None)
+        self.more_callbacks = kept[1:]
+        return removed
+
+    cdef list all_callbacks(self):
+        first = [] if self.callback is None else [(self.callback, self.context)]
+        return first + (self.more_callbacks or [])
+
+    cdef on_letter(self):
+        """The query is done: collect it, unless it was cancelled."""
+        try:
+            if self.is_cancelled:
+                abandon(self.application.core.engine.get(), self.query)
+            else:
+                try:
+                    self.prediction = self.application.answer(self.query, 0)
+                except Exception as error:
+                    self.error = error
+                self.finish()
+        finally:
+            self.application.core.engine.get().release(self.query[0])
+            self.query = NULL
+
+    cdef finish(self):
+        self.is_done = True
+        if self.callback is None:
+            return
+        if self.loop.is_closed():
+            return
+        self.loop.call_soon(self.callback, self, context=self.context)
+        for fn, context in self.more_callbacks or ():
+            self.loop.call_soon(fn, self, context=context)
+        self.callback = self.context = self.more_callbacks = None
+
+
+def ask(ApplicationCore application, x, context, deadline):
+    """Accept one query from the running event loop; await what it returns."""
+    cdef native.Asking asking
+    cdef const native.Byte* row = NULL
+    loop = _get_running_loop()
+    holder = application.input.read_row(x, &row)
+    application.ask(&asking, context, deadline)
+    cdef AsyncAnswer answer = AsyncAnswer.__new__(AsyncAnswer)
+    cdef LoopPort port = port_for(application.core, loop)
+    answer.application = application
+    answer.port = port
+    answer.loop = loop
+    asking.mailbox = &port.mailbox
+    asking.owner = <void*>answer
+    asking.will_lead = application.may_lead
+    answer.query = application.core.submit(application.handle, row, 1, &asking)
+    Py_INCREF(answer)  # the query's, until its letter is read
+    port.outstanding += 1
+    port.touch(application, loop)
+    return answer

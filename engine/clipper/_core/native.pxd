@@ -1,0 +1,297 @@
+# What the boundary sees of csrc/. Declarations only, in the order of the layers.
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libcpp cimport bool as cbool
+from libcpp.memory cimport shared_ptr, unique_ptr
+from libcpp.string cimport string
+from libcpp.vector cimport vector
+
+ctypedef int64_t Nanos
+
+cdef extern from "<cstddef>" nogil:
+    # A class to Cython, so that it takes no pointer to one for a string.
+    cdef cppclass Byte "std::byte":
+        pass
+
+
+cdef extern from "base/clock.h" namespace "clipper" nogil:
+    const Nanos kNever
+    cdef cppclass Clock:
+        Nanos now_ns() noexcept
+    cdef cppclass MonotonicClock(Clock):
+        MonotonicClock()
+
+
+cdef extern from "base/errors.h" namespace "clipper" nogil:
+    enum class Cause(uint8_t):
+        kNone
+        kDeadline
+        kOverload
+        kCrash
+        kModelError
+        kNoReplica
+        kLowConfidence
+        kCancelled
+
+
+cdef extern from "base/tensor.h" namespace "clipper" nogil:
+    enum class DTypeCode(uint8_t):
+        kInt
+        kUInt
+        kFloat
+        kBfloat
+        kBool
+    cdef cppclass DType:
+        DTypeCode code
+        uint8_t bits
+    cdef cppclass TensorSpec:
+        DType dtype
+        vector[int64_t] shape
+
+
+cdef extern from "base/histogram.h" namespace "clipper" nogil:
+    cdef cppclass HistogramSnapshot:
+        uint64_t count() noexcept
+        Nanos quantile_ns(double p) noexcept
+        double mean_ns() noexcept
+        Nanos max_ns() noexcept
+    cdef cppclass Histogram:
+        HistogramSnapshot snapshot() noexcept
+
+
+cdef extern from "queue/row_blocks.h" namespace "clipper" nogil:
+    cdef cppclass Block:
+        pass
+    cdef cppclass RowBlocks:
+        @staticmethod
+        void release(Block& block, uint32_t count) noexcept
+        @staticmethod
+        void lease(Block& block) noexcept
+        size_t bytes_in_use() noexcept
+
+
+cdef extern from "queue/mailbox.h" namespace "clipper" nogil:
+    cdef cppclass Letter:
+        Letter* next_letter
+    cdef cppclass Mailbox:
+        Mailbox() except +
+        Letter* take_all() noexcept
+        void set_awake(cbool awake) noexcept
+        int fd() noexcept
+        void clear_signal() noexcept
+
+
+cdef extern from "batching/controller.h" namespace "clipper" nogil:
+    cdef cppclass Run:
+        uint32_t rows
+        Nanos start_ns
+        Nanos end_ns
+        cbool failed
+    cdef cppclass Controller:
+        void observe(const Run& run) noexcept
+        Nanos run_bound_ns(uint32_t rows) noexcept
+        uint32_t batch_limit(Nanos slo_ns) noexcept
+        cbool is_warm() noexcept
+
+
+cdef extern from "batching/fixed.h" namespace "clipper" nogil:
+    cdef cppclass FixedController(Controller):
+        FixedController(uint32_t rows) except +
+
+
+cdef extern from "batching/aimd.h" namespace "clipper" nogil:
+    cdef cppclass AimdController(Controller):
+        AimdController() except +
+
+
+cdef extern from "batching/deadline.h" namespace "clipper" nogil:
+    cdef cppclass DeadlineOptions:
+        uint32_t max_batch
+        Nanos delay_ns
+    cdef cppclass DeadlineController(Controller):
+        DeadlineController(DeadlineOptions options) except +
+
+
+cdef extern from "selection/policy.h" namespace "clipper" nogil:
+    cdef cppclass Policy:
+        pass
+
+
+cdef extern from "selection/weighted_split.h" namespace "clipper" nogil:
+    cdef cppclass WeightedSplit(Policy):
+        WeightedSplit(const vector[double]& weights) except +
+
+
+cdef extern from "selection/majority_vote.h" namespace "clipper" nogil:
+    cdef cppclass MajorityVote(Policy):
+        MajorityVote() except +
+
+
+cdef extern from "serving/query.h" namespace "clipper" nogil:
+    cdef cppclass OutputRows:
+        Byte* data() noexcept
+        cbool is_inline() noexcept
+        Byte* take() noexcept
+    cdef cppclass Ask:
+        Cause cause(uint32_t row) noexcept
+        Deployment* deployment() noexcept
+        uint16_t model_index() noexcept
+    cdef cppclass Query(Letter):
+        cbool is_done() noexcept
+        cbool attach(Mailbox& box) noexcept
+        Ask& ask(size_t index) noexcept
+        uint32_t slot
+        uint32_t generation
+        uint32_t rows
+        uint16_t asks
+        Nanos arrived_ns
+        Nanos deadline_ns
+        Nanos answer_by_ns
+        void* owner
+        Ask first_ask
+
+
+cdef extern from "serving/batch.h" namespace "clipper" nogil:
+    cdef cppclass Batch:
+        Replica* replica
+        uint32_t rows
+        const Byte* data
+        Block& block() noexcept
+
+
+cdef extern from "serving/replica.h" namespace "clipper" nogil:
+    cdef cppclass AtomicCount "std::atomic<std::uint64_t>":
+        uint64_t load() noexcept
+    cdef cppclass AtomicNanos "std::atomic<clipper::Nanos>":
+        Nanos load() noexcept
+    cdef cppclass Replica:
+        cbool wait_for_work(const Clock& clock, Nanos until_ns, const uint64_t* seen) noexcept
+        cbool wake_thread() noexcept
+        void stop() noexcept
+        cbool is_stopped() noexcept
+        cbool is_driven() noexcept
+        Deployment& deployment() noexcept
+        Controller& controller() noexcept
+        AtomicCount batches_run
+        AtomicCount rows_run
+        AtomicCount batches_gathered
+        AtomicCount batches_failed
+        AtomicNanos busy_ns
+        Histogram batch_rows
+        Histogram run_ns
+        void* owner
+
+
+cdef extern from "serving/deployment.h" namespace "clipper" nogil:
+    cdef cppclass DeploymentOptions:
+        TensorSpec input
+        TensorSpec output
+        uint32_t max_queue
+        size_t row_budget_bytes
+        uint32_t max_batch
+        uint32_t most_in_flight
+        cbool caller_runs
+    cdef cppclass Deployment:
+        Replica& add_replica(unique_ptr[Controller] controller) except +
+        shared_ptr[RowBlocks] blocks_of(const Batch& batch) noexcept
+        RowBlocks& blocks() noexcept
+        void close() noexcept
+        int64_t outstanding() noexcept
+        void free_memory() except +
+        void wake_a_driver() noexcept
+        uint32_t waiting_rows() noexcept
+        uint64_t arrived_rows() noexcept
+        const DeploymentOptions& options() noexcept
+        AtomicCount rows_expired
+        AtomicCount rows_hopeless
+        AtomicCount rows_refused
+        AtomicCount rows_withdrawn
+        void* owner
+
+
+cdef extern from "serving/model.h" namespace "clipper" nogil:
+    cdef cppclass Model:
+        Deployment* current() noexcept
+        Deployment* set_current(Deployment* deployment) noexcept
+
+
+cdef extern from "serving/application.h" namespace "clipper" nogil:
+    cdef cppclass Application:
+        Nanos slo_ns
+        Nanos inline_limit_ns() noexcept
+        AtomicCount rows_by_cause[8]
+        AtomicCount rows_in_time
+        Histogram latency_ns
+
+
+cdef extern from "serving/reserve.h" namespace "clipper" nogil:
+    cdef cppclass Reserve:
+        void observe(Nanos took_ns) noexcept
+        Nanos of(Nanos objective_ns) noexcept
+
+
+cdef extern from "serving/engine.h" namespace "clipper" nogil:
+    cdef cppclass Asking:
+        Asking()
+        Nanos budget_ns
+        Nanos arrived_ns
+        uint64_t context
+        cbool has_context
+        cbool will_lead
+        cbool attended
+        Mailbox* mailbox
+        void* owner
+
+    enum class Refusal(uint8_t):
+        kNone
+        kClosed
+        kForked
+        kTooManyRows
+        kOutOfMemory
+
+    enum class WaitResult(uint8_t):
+        kDone
+        kTimedOut
+        kInterrupted
+
+    cdef cppclass Outcome:
+        Outcome()
+        Byte* outputs
+        OutputRows* holder
+        const Cause* causes
+        const float* confidences
+        Cause cause
+        float confidence
+        Nanos latency_ns
+        Nanos queued_ns
+        uint32_t error_id
+
+    cdef cppclass Engine:
+        Engine(const Clock& clock, uint64_t seed) except +
+        Model& add_model(string name) except +
+        Deployment& add_deployment(DeploymentOptions options) except +
+        Application& add_application(string name, vector[Model*] models, unique_ptr[Policy] policy,
+                                     Nanos slo_ns, float min_confidence) except +
+        Query* submit(Application& application, const Byte* rows, uint32_t count,
+                      const Asking& asking, Refusal& refusal) noexcept
+        Batch* lead(Query& query, Nanos now_ns, Nanos run_limit_ns) except +
+        Batch* lead_at_turn_end(Deployment& deployment, Nanos run_limit_ns) except +
+        @staticmethod
+        cbool is_driving(const Deployment& deployment) noexcept
+        Batch* drive(Replica& replica, Nanos& retry_at_ns) except +
+        Nanos complete(Batch& batch, const Byte* outputs) except +
+        Nanos fail(Batch& batch, Cause cause, uint32_t error_id) except +
+        void stop_driving(Replica& replica) noexcept
+        void flush(Deployment& deployment, Cause cause) except +
+        WaitResult wait(Query& query, Nanos until_ns) noexcept
+        cbool withdraw(Query& query, Cause cause) noexcept
+        void collect(Query& query, Nanos held_ns, Outcome& outcome) except +
+        void release(Query& query) noexcept
+        Nanos reap() noexcept
+        void wait_for_reaping(Nanos until_ns) noexcept
+        void wake_reaper() noexcept
+        Mailbox& reaper_box() noexcept
+        void close() noexcept
+        cbool is_closed() noexcept
+        cbool is_forked() noexcept
+        Reserve& reserve() noexcept
+        AtomicCount answers_lost

@@ -1,0 +1,43 @@
+from clipper._core cimport native
+from clipper._core.tensors cimport Spec
+
+
+cdef class OutputMemory:
+    cdef native.Byte* data
+
+
+cdef class Prediction:
+    cdef Spec spec
+    cdef object _output                  # None until asked for
+    cdef object _default
+    cdef unsigned char _inline[64]
+    cdef readonly bint is_default        # true whenever no answer could be made
+    cdef bint _has_default
+    cdef native.Cause _cause
+    cdef readonly float confidence
+    cdef native.Nanos _latency_ns
+    cdef native.Nanos _queued_ns
+    cdef object _asked                   # a deployment, or a tuple of (deployment, cause or None)
+    cdef object _engine
+    cdef unsigned long long _number
+
+    cdef void keep(self, native.OutputRows* holder)
+
+
+cdef class Predictions:
+    cdef readonly object output
+    cdef readonly object confidence
+    cdef readonly object is_default
+    cdef readonly list why
+    cdef object _default
+    cdef bint _has_default
+    cdef native.Nanos _latency_ns
+    cdef native.Nanos _queued_ns
+    cdef list _asked                     # of (deployment, list of causes or None)
+    cdef object _engine
+    cdef unsigned long long _number
+    cdef Spec spec
+
+
+cdef object cause_of(native.Cause cause)
+cdef object take_memory(native.OutputRows* holder)

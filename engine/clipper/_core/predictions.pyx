@@ -1,0 +1,179 @@
+"""What a caller gets: one prediction, or those of all rows of a call."""
+
+cimport cython
+from libc.string cimport memcpy
+
+from clipper._core cimport native
+from clipper._core.tensors cimport Spec
+
+from clipper.errors import Cause
+
+cdef tuple _CAUSES = (None, *sorted(Cause, key=lambda cause: cause.value))
+
+
+cdef extern from *:
+    """
+    static inline void clipper_free_bytes(std::byte* data) { delete[] data; }
+    """
+    void clipper_free_bytes(native.Byte* data) noexcept
+
+
+cdef object cause_of(native.Cause cause):
+    return _CAUSES[<int>cause]
+
+
+@cython.final
+cdef class OutputMemory:
+    """Outputs that were handed over by the core, freed with the last array over them."""
+
+    def __dealloc__(self):
+        clipper_free_bytes(self.data)
+
+
+cdef object take_memory(native.OutputRows* holder):
+    cdef OutputMemory memory = OutputMemory.__new__(OutputMemory)
+    memory.data = holder.take()
+    return memory
+
+
+@cython.final
+@cython.freelist(64)
+@cython.no_gc  # nothing that it holds leads back to it
+cdef class Prediction:
+    """The answer to one query, and all that is known of how it came about.
+
+    Attributes
+    ----------
+    output : ndarray or scalar
+        One row of the model's output, or the application's default.
+    confidence : float
+        Weighted share of agreement among the models asked, in [0, 1]; 0 for a default.
+    is_default : bool
+        Whether the models did not answer.
+    why : Cause or None
+        Exactly why not; None if they did.
+    """
+
+    def __init__(self):
+        raise TypeError("predictions are made by applications: call predict()")
+
+    cdef void keep(self, native.OutputRows* holder):
+        """Take over the output's bytes. Cheap: the array is made when somebody looks."""
+        cdef OutputMemory memory
+        if holder.is_inline():
+            memcpy(self._inline, holder.data(), 64)
+        else:
+            memory = take_memory(holder)
+            array = self.spec.rows_over(memory.data, 1, memory)
+            self._output = array[0] if self.spec.ndim > 0 else array[0]
+
+    @property
+    def output(self):
+        if self._output is None:
+            if self.is_default:
+                return self._default if self._has_default else None
+            self._output = self.spec.row_from(<const native.Byte*>self._inline)
+        return self._output
+
+    @property
+    def why(self):
+        return cause_of(self._cause)
+
+    @property
+    def latency(self):
+        """Seconds from the call to the answer."""
+        return self._latency_ns * 1e-9
+
+    @property
+    def latency_parts(self):
+        """Seconds spent waiting for a batch (``queue``), and from its start on (``run``)."""
+        queue_ns = min(self._queued_ns, self._latency_ns)
+        if self._queued_ns == 0 and self.is_default:
+            queue_ns = self._latency_ns  # it never ran
+        return {"queue": queue_ns * 1e-9, "run": (self._latency_ns - queue_ns) * 1e-9}
+
+    @property
+    def query_id(self):
+        """Opaque and unguessable name of the query."""
+        return self._engine.query_id(self._number)
+
+    @property
+    def models(self):
+        """The models whose answers went into the output: name → version."""
+        return {asked.name: asked.version for asked, why in self._all_asked() if why is None}
+
+    @property
+    def missing(self):
+        """The models that were asked and did not answer: name → cause."""
+        return {asked.name: why for asked, why in self._all_asked() if why is not None}
+
+    def _all_asked(self):
+        if self._asked is None:
+            return ()
+        if isinstance(self._asked, tuple):
+            return self._asked
+        return ((self._asked, self.why),)
+
+    def __repr__(self):
+        if self.is_default:
+            return f"Prediction(default {self.output!r}, why={self.why.name})"
+        return f"Prediction({self.output!r}, confidence={self.confidence:.2f})"
+
+
+@cython.final
+cdef class Predictions:
+    """The answers to all rows of one call, in their order. Indexing gives one ``Prediction``.
+
+    Attributes
+    ----------
+    output : ndarray, shape (n, ...)
+        Rows that the models did not answer hold the default, or zeros if that is not a row.
+    confidence : ndarray of float32, shape (n,)
+    is_default : ndarray of bool, shape (n,)
+    why : list of Cause or None
+        One per row; None where the models answered.
+    """
+
+    def __init__(self):
+        raise TypeError("predictions are made by applications: call predict_many()")
+
+    @property
+    def latency(self):
+        """Seconds from the call to the last answer."""
+        return self._latency_ns * 1e-9
+
+    @property
+    def query_id(self):
+        """Opaque and unguessable name of the query."""
+        return self._engine.query_id(self._number)
+
+    def __len__(self):
+        return len(self.why)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        cdef Py_ssize_t row = range(len(self))[index]
+        cdef Prediction one = Prediction.__new__(Prediction)
+        why = self.why[row]
+        one.spec = self.spec
+        one.is_default = why is not None
+        one._cause = <native.Cause><int>(0 if why is None else why.value)
+        one._has_default = self._has_default
+        one._default = self._default
+        one._output = None if one.is_default else self.output[row]
+        one.confidence = self.confidence[row]
+        one._latency_ns = self._latency_ns
+        one._queued_ns = self._queued_ns
+        one._asked = tuple([(asked, causes if causes is None else causes[row])
+                            for asked, causes in self._asked])
+        one._engine = self._engine
+        one._number = self._number
+        return one
+
+    def __iter__(self):
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self):
+        defaults = int(self.is_default.sum())
+        return f"Predictions(n={len(self)}, defaults={defaults})"

@@ -1,0 +1,45 @@
+from libcpp.memory cimport shared_ptr, unique_ptr
+
+from clipper._core cimport native
+from clipper._core.tensors cimport Spec
+
+
+cdef class EngineCore:
+    cdef native.MonotonicClock clock
+    cdef unique_ptr[native.Engine] engine
+    cdef object _secret
+    cdef list _deployments
+    cdef readonly list ports             # of event loops
+    cdef readonly set watched            # futures with callbacks, until their letter is read
+
+    cdef native.Query* submit(self, native.Application* application, const native.Byte* rows,
+                              Py_ssize_t count, native.Asking* asking) except NULL
+
+
+cdef class DeploymentCore:
+    cdef readonly EngineCore engine
+    cdef native.Deployment* handle
+    cdef readonly str name
+    cdef readonly object version
+    cdef readonly Spec input
+    cdef readonly Spec output
+    cdef readonly list runners
+    cdef readonly object errors          # recent: deque of (id, text)
+    cdef readonly dict error_counts      # exception type → how many batches
+    cdef unsigned int _last_error
+
+    cdef unsigned int note_error(self, object error) except 0
+
+
+cdef class ReplicaRunner:
+    cdef readonly DeploymentCore deployment
+    cdef native.Replica* handle
+    cdef object call
+    cdef bint as_dlpack
+    cdef readonly long long gil_wait_ns
+    cdef readonly long long gil_waits
+
+    cdef _note_gil_wait(self, native.Nanos waited_ns)
+
+
+cdef native.Nanos run_batch(EngineCore core, native.Batch* batch) except -1

@@ -1,0 +1,423 @@
+"""Engine, deployments and replicas: what owns the C++ core, and what runs its batches."""
+
+cimport cython
+cimport numpy as cnp
+from cpython.pycapsule cimport PyCapsule_New
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libcpp.memory cimport shared_ptr, unique_ptr
+from libcpp.utility cimport move
+
+from clipper._core cimport dlpack, native
+from clipper._core.tensors cimport Spec
+
+import collections
+import hashlib
+import logging
+import os
+import traceback
+
+import numpy as np
+
+from clipper.errors import EngineClosedError, ForkedEngineError, OverloadedError
+
+cnp.import_array()
+
+_log = logging.getLogger("clipper")
+_ERRORS_KEPT = 32
+
+
+@cython.final
+cdef class EngineCore:
+    """Owns one C++ engine. Used through ``clipper.Engine``."""
+
+    def __cinit__(self):
+        seed = int.from_bytes(os.urandom(8), "little")
+        self.engine.reset(new native.Engine(self.clock, <uint64_t>seed))
+        self._secret = os.urandom(32)
+        self._deployments = []
+        self.ports = []
+        self.watched = set()
+
+    cdef native.Query* submit(self, native.Application* application, const native.Byte* rows,
+                              Py_ssize_t count, native.Asking* asking) except NULL:
+        cdef native.Refusal refusal = native.Refusal.kNone
+        cdef native.Query* query = self.engine.get().submit(
+            application[0], rows, <uint32_t>count, asking[0], refusal)
+        if query == NULL:
+            self._refuse(<int>refusal, count)
+        return query
+
+    def _refuse(self, int refusal, count):
+        if refusal == <int>native.Refusal.kForked:
+            raise ForkedEngineError(
+                "this engine was made before the process forked and cannot be used in the child: "
+                "make one engine in each process, after the fork")
+        if refusal == <int>native.Refusal.kClosed:
+            raise EngineClosedError("the engine is closed: make a new one, or close it later")
+        if refusal == <int>native.Refusal.kTooManyRows:
+            raise ValueError(f"{count} rows in one call: ask for at most 16,777,215 at a time")
+        raise OverloadedError("too many queries are outstanding, or memory is exhausted")
+
+    def check_usable(self):
+        """Raise if the engine is closed, or was made before a fork."""
+        if self.engine.get().is_forked():
+            self._refuse(<int>native.Refusal.kForked, 0)
+        if self.engine.get().is_closed():
+            self._refuse(<int>native.Refusal.kClosed, 0)
+
+    @property
+    def is_forked(self):
+        return self.engine.get().is_forked()
+
+    @property
+    def is_closed(self):
+        return self.engine.get().is_closed()
+
+    @property
+    def answers_lost(self):
+        """Rows whose answers came after their query had ended."""
+        return self.engine.get().answers_lost.load()
+
+    def close(self):
+        """End every open query; refuse new ones."""
+        self.engine.get().close()
+
+    def wake_reaper(self):
+        self.engine.get().wake_reaper()
+
+    def reap(self, should_stop):
+        """Run the reaper: ends unattended queries in time and runs callbacks, until told to stop."""
+        cdef native.Nanos until_ns
+        cdef native.Letter* letter
+        cdef native.Letter* following
+        while not should_stop():
+            with nogil:
+                until_ns = self.engine.get().reap()
+                self.engine.get().wait_for_reaping(until_ns)
+            letter = self.engine.get().reaper_box().take_all()
+            while letter != NULL:
+                following = letter.next_letter
+                (<object>(<native.Query*>letter).owner)._on_letter()
+                letter = following
+
+    def query_id(self, number):
+        """An opaque name for a query's number: keyed, so that none can be guessed from others."""
+        digest = hashlib.blake2b(number.to_bytes(8, "little"), key=self._secret, digest_size=8)
+        return f"{number:016x}{digest.hexdigest()}"
+
+    def add_deployment(self, str name, version, Spec input, Spec output, *, max_queue, row_budget,
+                       max_batch, caller_runs):
+        """Make a deployment without replicas."""
+        cdef native.DeploymentOptions options
+        options.input = input.to_native()
+        options.output = output.to_native()
+        options.max_queue = max_queue
+        options.row_budget_bytes = row_budget
+        options.max_batch = max_batch
+        options.most_in_flight = 1
+        options.caller_runs = caller_runs
+        cdef DeploymentCore deployment = DeploymentCore.__new__(DeploymentCore)
+        deployment.handle = &self.engine.get().add_deployment(options)
+        deployment.handle.owner = <void*>deployment
+        deployment.engine = self
+        deployment.name = name
+        deployment.version = version
+        deployment.input = input
+        deployment.output = output
+        # Kept as long as the engine: the core never forgets a deployment either.
+        self._deployments.append(deployment)
+        return deployment
+
+
+@cython.final
+cdef class DeploymentCore:
+    """One deployment, as the hot path sees it."""
+
+    def __cinit__(self):
+        self.runners = []
+        self.errors = collections.deque(maxlen=_ERRORS_KEPT)
+        self.error_counts = {}
+
+    def add_replica(self, controller, call, bint as_dlpack):
+        """Add a replica whose batches `call` runs. Before serving only."""
+        cdef unique_ptr[native.Controller] strategy = make_controller(controller)
+        cdef ReplicaRunner runner = ReplicaRunner.__new__(ReplicaRunner)
+        runner.deployment = self
+        runner.call = call
+        runner.as_dlpack = as_dlpack
+        runner.handle = &self.handle.add_replica(move(strategy))
+        runner.handle.owner = <void*>runner
+        self.runners.append(runner)
+        return runner
+
+    cdef unsigned int note_error(self, object error) except 0:
+        """Keep an error's text for the operator; the id leads predictions to it."""
+        self._last_error = self._last_error % 0xFFFFFFFF + 1
+        kind = type(error).__name__
+        self.error_counts[kind] = self.error_counts.get(kind, 0) + 1
+        text = "".join(traceback.format_exception(error))
+        self.errors.append((self._last_error, f"{kind}: {error}", text))
+        return self._last_error
+
+    def error_text(self, unsigned int error_id):
+        """Return the one-line text of a recent error; None if it is forgotten."""
+        for known, line, _ in self.errors:
+            if known == error_id:
+                return line
+        return None
+
+    def close(self):
+        """Take no more rows."""
+        self.handle.close()
+
+    @property
+    def outstanding(self):
+        """Rows that were accepted and are not answered yet."""
+        return self.handle.outstanding()
+
+    def flush(self, cause):
+        """End the rows that wait. REQUIRES: closed."""
+        self.engine.engine.get().flush(self.handle[0], <native.Cause><int>cause.value)
+
+    def free(self):
+        """Give memory and models back. REQUIRES: closed, nothing outstanding, threads stopped."""
+        cdef ReplicaRunner runner
+        self.handle.free_memory()
+        for runner in self.runners:
+            runner.call = None
+
+    def statistics(self):
+        """Counters of this deployment."""
+        cdef native.Deployment* handle = self.handle
+        return {
+            "waiting_rows": handle.waiting_rows(),
+            "outstanding_rows": handle.outstanding(),
+            "arrived_rows": handle.arrived_rows(),
+            "expired_rows": handle.rows_expired.load(),
+            "hopeless_rows": handle.rows_hopeless.load(),
+            "refused_rows": handle.rows_refused.load(),
+            "withdrawn_rows": handle.rows_withdrawn.load(),
+            "errors": dict(self.error_counts),
+            "replicas": [runner.statistics() for runner in self.runners],
+        }
+
+
+cdef unique_ptr[native.Controller] make_controller(object strategy) except *:
+    cdef unique_ptr[native.Controller] made
+    cdef native.DeadlineOptions options
+    kind, value = strategy.to_core()
+    if kind == "fixed":
+        made.reset(new native.FixedController(value["rows"]))
+    elif kind == "aimd":
+        made.reset(new native.AimdController())
+    elif kind == "deadline":
+        options.max_batch = value["max_batch"]
+        options.delay_ns = value["delay_ns"]
+        made.reset(new native.DeadlineController(options))
+    else:
+        raise ValueError(f"unknown batching strategy {kind!r}")
+    return move(made)
+
+
+@cython.final
+cdef class ReplicaRunner:
+    """One replica: how its batches are run, and the loop of its thread."""
+
+    def observe(self, rows, start_ns, end_ns):
+        """Teach the controller a run off the serving path. Before serving only."""
+        cdef native.Run run
+        run.rows = rows
+        run.start_ns = start_ns
+        run.end_ns = end_ns
+        run.failed = False
+        self.handle.controller().observe(run)
+
+    def bound(self, rows):
+        """Seconds that a batch of `rows` should take at most; 0 if not known yet."""
+        return self.handle.controller().run_bound_ns(rows) * 1e-9
+
+    @property
+    def is_warm(self):
+        """Whether enough has been seen for admission to trust the bounds."""
+        return self.handle.controller().is_warm()
+
+    def stop(self):
+        """End serve() after the batch that runs now."""
+        self.handle.stop()
+
+    def serve(self):
+        """Drive the replica whenever no caller leads, until stop(). Runs on the replica's thread."""
+        cdef EngineCore core = self.deployment.engine
+        cdef native.Replica* replica = self.handle
+        cdef native.Nanos retry_at_ns = native.kNever
+        cdef native.Nanos ready_ns = 0
+        cdef uint64_t seen_arrivals = 0
+        cdef const uint64_t* seen = NULL
+        cdef native.Batch* batch
+        cdef native.MonotonicClock* clock = &core.clock
+        cdef bint running
+        while True:
+            with nogil:
+                running = replica.wait_for_work(clock[0], retry_at_ns, seen)
+                ready_ns = clock.now_ns()
+            if not running:
+                return
+            self._note_gil_wait(clock.now_ns() - ready_ns)
+            # Claim only now that the GIL is ours: whoever led meanwhile has taken the rows along.
+            seen_arrivals = replica.deployment().arrived_rows()
+            batch = core.engine.get().drive(replica[0], retry_at_ns)
+            seen = &seen_arrivals if retry_at_ns != native.kNever else NULL
+            if batch != NULL:
+                run_batch(core, batch)
+
+    cdef _note_gil_wait(self, native.Nanos waited_ns):
+        self.gil_waits += 1
+        self.gil_wait_ns += waited_ns
+        # A look now and then is enough, and costs nothing per batch.
+        if self.gil_waits % 256 == 0:
+            busy_ns = self.handle.busy_ns.load()
+            if self.gil_wait_ns > busy_ns // 10 and self.gil_waits == 256:
+                _log.warning(
+                    "model %s waits for the GIL %.0f %% as long as it runs, because other Python "
+                    "threads compute beside it: deploy it with where=clipper.Isolated()",
+                    self.deployment.name, 100 * self.gil_wait_ns / max(busy_ns, 1))
+
+    def statistics(self):
+        """Counters of this replica; times in seconds."""
+        cdef native.Replica* replica = self.handle
+        cdef native.HistogramSnapshot sizes = replica.batch_rows.snapshot()
+        cdef native.HistogramSnapshot runs = replica.run_ns.snapshot()
+        return {
+            "batches": replica.batches_run.load(),
+            "rows": replica.rows_run.load(),
+            "gathered_batches": replica.batches_gathered.load(),
+            "failed_batches": replica.batches_failed.load(),
+            "busy_seconds": replica.busy_ns.load() * 1e-9,
+            "batch_rows": {"mean": sizes.mean_ns(), "p50": sizes.quantile_ns(0.5),
+                           "p99": sizes.quantile_ns(0.99), "max": sizes.max_ns()},
+            "run_seconds": {"p50": runs.quantile_ns(0.5) * 1e-9,
+                            "p99": runs.quantile_ns(0.99) * 1e-9, "max": runs.max_ns() * 1e-9},
+            "gil_wait_seconds": self.gil_wait_ns * 1e-9,
+            "warm": replica.controller().is_warm(),
+        }
+
+
+@cython.final
+@cython.freelist(16)
+cdef class Lease:
+    """Keeps a batch's block from being reused while user code holds a view of it."""
+
+    cdef shared_ptr[native.RowBlocks] pool
+    cdef native.Block* block
+
+    def __dealloc__(self):
+        if self.block != NULL:
+            native.RowBlocks.release(self.block[0], 1)
+
+
+cdef Lease lease(native.Batch* batch):
+    cdef Lease made = Lease.__new__(Lease)
+    made.pool = batch.replica.deployment().blocks_of(batch[0])
+    made.block = &batch.block()
+    native.RowBlocks.lease(made.block[0])
+    return made
+
+
+cdef cnp.ndarray view_of(native.Batch* batch, Spec spec):
+    """The batch as a read-only array, which keeps its block as long as it lives."""
+    cdef cnp.ndarray view = spec.rows_over(<native.Byte*>batch.data, batch.rows, lease(batch))
+    cnp.PyArray_CLEARFLAGS(view, cnp.NPY_ARRAY_WRITEABLE)
+    return view
+
+
+@cython.final
+cdef class DLPackBatch:
+    """The batch for adapters that take DLPack. Valid for as long as something holds on to it."""
+
+    cdef Lease _lease
+    cdef Spec _spec
+    cdef void* _data
+    cdef Py_ssize_t _rows
+
+    def __len__(self):
+        return self._rows
+
+    def __dlpack_device__(self):
+        return (1, 0)  # kDLCPU
+
+    def __dlpack__(self, *, stream=None, max_version=None, dl_device=None, copy=None):
+        return dlpack.make_capsule(self._spec, self._data, self._rows, self._lease)
+
+    def __array__(self, dtype=None, copy=None):
+        cdef cnp.ndarray view = self._spec.rows_over(<native.Byte*>self._data, self._rows,
+                                                     self._lease)
+        cnp.PyArray_CLEARFLAGS(view, cnp.NPY_ARRAY_WRITEABLE)
+        return view if dtype is None else view.astype(dtype)
+
+
+cdef DLPackBatch dlpack_of(native.Batch* batch, Spec spec):
+    cdef DLPackBatch made = DLPackBatch.__new__(DLPackBatch)
+    made._lease = lease(batch)
+    made._spec = spec
+    made._data = <void*>batch.data
+    made._rows = batch.rows
+    return made
+
+
+cdef native.Nanos run_batch(EngineCore core, native.Batch* batch) except -1:
+    """Run a claimed batch to its end: whatever the model does, its rows are answered.
+
+    Returns when it ended. An exception that is none of the model's business (KeyboardInterrupt) goes on.
+    """
+    cdef native.Replica* replica = batch.replica
+    cdef ReplicaRunner runner = <ReplicaRunner>replica.owner
+    cdef DeploymentCore deployment = runner.deployment
+    cdef object outputs
+    cdef native.Nanos ended_ns
+    try:
+        if runner.as_dlpack:
+            outputs = runner.call(dlpack_of(batch, deployment.input))
+        else:
+            outputs = runner.call(view_of(batch, deployment.input))
+        outputs = checked_outputs(deployment, outputs, batch.rows)
+        ended_ns = core.engine.get().complete(
+            batch[0], <const native.Byte*>cnp.PyArray_DATA(<cnp.ndarray>outputs))
+    except BaseException as error:
+        ended_ns = core.engine.get().fail(batch[0], native.Cause.kModelError,
+                                          deployment.note_error(error))
+        if not isinstance(error, Exception):
+            raise
+    finally:
+        core.engine.get().stop_driving(replica[0])
+    return ended_ns
+
+
+cdef object checked_outputs(DeploymentCore deployment, object outputs, Py_ssize_t rows):
+    """The outputs as a C-contiguous array of the declared spec, one row for each input row."""
+    cdef Spec spec = deployment.output
+    if (cnp.PyArray_Check(outputs) and spec.matches(<cnp.ndarray>outputs, 1)
+            and cnp.PyArray_DIM(<cnp.ndarray>outputs, 0) == rows):
+        return outputs
+    return convert_outputs(spec, outputs, rows, deployment.name)
+
+
+def convert_outputs(Spec spec, outputs, Py_ssize_t rows, str name):
+    """Convert what a model returned, or raise with what it should have returned."""
+    wanted = f"{rows} outputs of {spec.tensor!r}"
+    if outputs is None:
+        raise TypeError(f"model {name!r} returned None, expected {wanted}: does it return?")
+    array = np.asarray(outputs)
+    if array.ndim == 0 or array.shape[0] != rows:
+        got = "one value" if array.ndim == 0 else f"{array.shape[0]} outputs"
+        raise ValueError(f"model {name!r} returned {got} for {rows} inputs, expected {wanted}: "
+                         "a model is called with a batch and returns one output for each row")
+    if array.shape[1:] != spec.shape:
+        raise ValueError(f"model {name!r} returned outputs of shape {array.shape[1:]}, "
+                         f"expected {wanted}")
+    if array.dtype != spec.dtype:
+        is_array = hasattr(outputs, "dtype")
+        if is_array or array.dtype == object or not np.can_cast(array.dtype, spec.dtype, "same_kind"):
+            raise TypeError(f"model {name!r} returned {array.dtype}, expected {wanted}: convert it "
+                            f"with .astype('{spec.dtype.name}') or declare the output as it is")
+        array = array.astype(spec.dtype)
+    return np.ascontiguousarray(array)

@@ -1,0 +1,89 @@
+"""What callers talk to: applications, and models, which are applications of one model."""
+
+from collections.abc import Hashable
+from typing import Any
+
+from numpy.typing import ArrayLike
+
+from ._core import futures, loops
+from ._core.application import ApplicationCore
+from ._core.futures import PredictionFuture
+from ._core.predictions import Prediction, Predictions
+
+__all__ = ["Application", "Prediction", "PredictionFuture", "Predictions"]
+
+
+class Application(ApplicationCore):
+    """A latency objective, a default and a policy over one or several models.
+
+    Made by :meth:`Engine.create_application`. Safe to use from any number of threads and event
+    loops. ``predict`` and ``predict_many`` wait; ``predict_async`` is for event loops; ``submit``
+    returns a future.
+    """
+
+    async def predict_async(
+        self, x: ArrayLike, *, context: Hashable | None = None, deadline: float | None = None
+    ) -> Prediction:
+        """Ask for one prediction from an event loop.
+
+        Rows that are asked for in one turn of the loop run together at its end. Cancelling the
+        task, or a time-out around it, withdraws the row.
+
+        Parameters
+        ----------
+        x : array_like, shape of one input row
+        context : hashable, optional
+            Whose query this is.
+        deadline : float, optional
+            Seconds from now by which the answer must be there; the application's SLO if not given.
+
+        Returns
+        -------
+        Prediction
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the input is not one row of what the model takes.
+        PredictionError
+            If no answer came and the application has no default.
+        """
+        prediction: Prediction = await loops.ask(self, x, context, deadline)
+        return prediction
+
+    def submit(
+        self, x: ArrayLike, *, context: Hashable | None = None, deadline: float | None = None
+    ) -> PredictionFuture:
+        """Ask for one prediction without waiting.
+
+        Parameters and errors are those of ``predict``; causes of serving are raised by the future.
+
+        Returns
+        -------
+        PredictionFuture
+            With the interface of :class:`concurrent.futures.Future`.
+        """
+        return futures.submit(self, x, context, deadline)
+
+    @property
+    def slo(self) -> float | None:
+        """The latency objective, in seconds; None: best effort."""
+        return self._slo
+
+    def describe(self) -> dict[str, Any]:
+        """Return the application's links and counters, as plain values."""
+        return {
+            "name": self.name,
+            "models": list(self._model_names),
+            "slo": self._slo,
+            "policy": self._policy_text,
+            **self.statistics(),
+        }
+
+    # Set by whoever makes the application.
+    _slo: float | None = None
+    _model_names: tuple[str, ...] = ()
+    _policy_text: str = "one model"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, models={list(self._model_names)})"

@@ -1,0 +1,444 @@
+"""The engine: deploys models, makes applications of them, and closes cleanly."""
+
+import asyncio
+import atexit
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from numpy.typing import ArrayLike
+
+from ._core.application import ModelCore
+from ._core.serving import EngineCore
+from ._core.tensors import Spec
+from .application import Application
+from .batching import Strategy, to_strategy
+from .deploying import DeployRequest, deploy
+from .errors import (
+    AlreadyExistsError,
+    ApplicationNotFoundError,
+    ModelNotFoundError,
+)
+from .model import Deployment, Model
+from .model_protocol import ModelAdapter
+from .policies import Policy
+from .tensor import Tensor
+
+_log = logging.getLogger("clipper")
+
+
+class _NoDefault:
+    def __repr__(self) -> str:
+        return "no default"
+
+
+NO_DEFAULT: Any = _NoDefault()
+
+_open_engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
+
+
+class Engine:
+    """Serves models inside this process: no ports, no servers.
+
+    Parameters
+    ----------
+    keep_versions : int, default 2
+        How many versions of a model stay loaded, the current one included: rollback goes to
+        those.
+
+    Notes
+    -----
+    Safe to use from any number of threads and event loops. An engine cannot be used in a forked
+    child: make one in each process. Use it as a context manager, or ``close()`` it; what is
+    still open at exit is closed then.
+    """
+
+    def __init__(self, *, keep_versions: int = 2) -> None:
+        if keep_versions < 1:
+            raise ValueError(f"keep_versions is {keep_versions}: give 1 or more")
+        self._core = EngineCore()
+        self._keep_versions = keep_versions
+        self._models: dict[str, Model] = {}
+        self._model_cores: dict[str, ModelCore] = {}
+        self._applications: dict[str, Application] = {}
+        self._lock = threading.RLock()
+        self._deploying: set[str] = set()
+        self._reaper = _start_reaper(self._core)
+        _open_engines.add(self)
+
+    # ---- models -------------------------------------------------------------------------------
+
+    def deploy(
+        self,
+        name: str,
+        model: ModelAdapter | Callable[[Any], Any],
+        *,
+        version: int | str | None = None,
+        input: Tensor | None = None,
+        output: Tensor | None = None,
+        slo: float | None = None,
+        default: Any = NO_DEFAULT,
+        replicas: int = 1,
+        where: Literal["thread"] = "thread",
+        device: str = "auto",
+        batching: Strategy | str = "deadline",
+        max_queue: int | None = None,
+        memory: int | str = "256MiB",
+        warmup: ArrayLike | Literal[False] | None = None,
+        caller_runs: bool = True,
+        ready_timeout: float = 60.0,
+    ) -> Model:
+        """Load a model, warm it up, and let it answer from then on.
+
+        Parameters
+        ----------
+        name : str
+            The model's name. A name that is deployed already gets a new version, which becomes
+            current once it is warm; no query is lost.
+        model : ModelAdapter or callable
+            An adapter from ``clipper_adapters``, or any function from a batch of n rows, an array
+            of shape ``(n, *input.shape)``, to n outputs.
+        version : int or str, optional
+            One more than the largest number so far, if not given.
+        input, output : Tensor, optional
+            One row of each, without the batch axis. Adapters know theirs; the input of a plain
+            callable is read off ``warmup``, its output off the first run of it.
+        slo : float, optional
+            Latency objective in seconds for ``Model.predict``; best effort if not given. Fixed by
+            a model's first version.
+        default : optional
+            Output when the model does not answer in time; without one ``predict`` raises. Fixed by
+            a model's first version.
+        replicas : int, default 1
+            Copies of the model, each with its own thread.
+        where : {"thread"}
+            Where replicas run.
+        device : str, default "auto"
+            "auto", "cpu", or "cuda:<index>" for adapters that can use one.
+        batching : Fixed, Aimd, Deadline or str, default "deadline"
+            How rows become batches.
+        max_queue : int, optional
+            Requests that may wait, 16,384 if not given; one more is refused at once.
+        memory : int or str, default "256MiB"
+            Bytes for waiting rows.
+        warmup : array_like or False, optional
+            One typical row to warm the model up with; adapters know one. Without any the engine
+            never makes inputs up: batches then start at 1 and grow as the model shows its speed.
+        caller_runs : bool, default True
+            Whether a caller that finds the model idle may run a short batch on its own thread.
+        ready_timeout : float, default 60
+            Seconds until the model must be loaded and warm.
+
+        Returns
+        -------
+        Model
+            Itself an application of one model.
+
+        Raises
+        ------
+        DeployError
+            If the model cannot be loaded, fails its warm-up, or is not ready in time. What served
+            before still does.
+        AlreadyExistsError
+            If this version is loaded already.
+        TypeError, ValueError
+            If an argument cannot be used, with what to give instead.
+        """
+        self._core.check_usable()
+        request = DeployRequest.checked(
+            name, model, version=version, input=input, output=output, slo=slo, replicas=replicas,
+            where=where, device=device, batching=to_strategy(batching), max_queue=max_queue,
+            memory=memory, warmup=warmup, caller_runs=caller_runs, ready_timeout=ready_timeout,
+        )  # fmt: skip
+        with self._lock:
+            if name in self._deploying:
+                raise AlreadyExistsError(
+                    f"model {name!r} is being deployed by another thread: wait for it"
+                )
+            existing = self._models.get(name)
+            request.settle_version([] if existing is None else existing.versions)
+            if existing is None and name in self._applications:
+                raise AlreadyExistsError(
+                    f"an application is called {name!r}: a model needs a name of its own"
+                )
+            self._deploying.add(name)
+        try:
+            deployment = deploy(self._core, request, existing)
+            return self._adopt(request, deployment, existing, default)
+        finally:
+            self._deploying.discard(name)
+
+    async def deploy_async(
+        self, name: str, model: ModelAdapter | Callable[[Any], Any], **options: Any
+    ) -> Model:
+        """Deploy without blocking the event loop; parameters and errors are those of ``deploy``."""
+        return await asyncio.to_thread(self.deploy, name, model, **options)
+
+    def model(self, name: str) -> Model:
+        """Return a deployed model.
+
+        Raises
+        ------
+        ModelNotFoundError
+            If there is none of this name.
+        """
+        try:
+            return self._models[name]
+        except KeyError:
+            raise ModelNotFoundError(
+                f"no model {name!r} is deployed: there are {sorted(self._models)}"
+            ) from None
+
+    def undeploy(self, name: str, *, timeout: float = 10.0) -> None:
+        """Take a model out of service: queries that were accepted are answered first.
+
+        Applications that link it go on without it; what they ask of it is then missing, with cause
+        ``NO_REPLICA``.
+
+        Parameters
+        ----------
+        name : str
+        timeout : float, default 10
+            Seconds to wait for queries that are under way.
+
+        Raises
+        ------
+        ModelNotFoundError
+            If there is none of this name.
+        """
+        self._core.check_usable()
+        with self._lock:
+            model = self.model(name)
+            del self._models[name]
+            del self._applications[name]
+        _retire(model._remove_all(), timeout)
+
+    # ---- applications -------------------------------------------------------------------------
+
+    def create_application(
+        self,
+        name: str,
+        *,
+        models: Sequence[str],
+        slo: float | None,
+        policy: Policy | None = None,
+        default: Any = NO_DEFAULT,
+        min_confidence: float | None = None,
+    ) -> Application:
+        """Make an application of deployed models.
+
+        Parameters
+        ----------
+        name : str
+        models : sequence of str
+            Names of deployed models with equal inputs and outputs.
+        slo : float or None
+            Seconds within which each query shall be answered; None: best effort.
+        policy : WeightedSplit or MajorityVote, optional
+            Which models are asked, and what their answers make. Needed for several models.
+        default : optional
+            The output when no answer can be made in time, anything, even None. Without one
+            ``predict`` raises instead.
+        min_confidence : float, optional
+            In [0, 1]; below it the default is given.
+
+        Returns
+        -------
+        Application
+
+        Raises
+        ------
+        ModelNotFoundError
+            If a model is not deployed.
+        AlreadyExistsError
+            If something of this name exists.
+        ValueError
+            If the models do not fit together, or the objective is below what a model takes for a
+            single row; the message has the measured figure.
+        """
+        self._core.check_usable()
+        linked = [self.model(model) for model in models]
+        if not linked or len(set(models)) != len(linked):
+            raise ValueError(f"models={list(models)!r}: name at least one, each once")
+        if policy is None and len(linked) > 1:
+            raise ValueError(
+                f"application {name!r} links {len(linked)} models: say how to choose among them "
+                "with policy=, such as MajorityVote() or WeightedSplit({...})"
+            )
+        if min_confidence is not None and not 0.0 <= min_confidence <= 1.0:
+            raise ValueError(f"min_confidence is {min_confidence!r}: give a number from 0 to 1")
+        for model in linked:
+            _check_fits(model, linked[0])
+            _check_objective(slo, model)
+        with self._lock:
+            if name in self._applications:
+                raise AlreadyExistsError(
+                    f"there is a model or application {name!r} already: choose another name"
+                )
+            bound = None if policy is None else policy.order(list(models))
+            application = Application(
+                self._core, name, [self._model_cores[model] for model in models],
+                linked[0].input, linked[0].output, policy=bound, slo=slo,
+                has_default=default is not NO_DEFAULT, default=default,
+                min_confidence=min_confidence,
+            )  # fmt: skip
+            application._slo = slo
+            application._model_names = tuple(models)
+            application._policy_text = "one model" if policy is None else repr(policy)
+            self._applications[name] = application
+            return application
+
+    def application(self, name: str) -> Application:
+        """Return an application, or a model as the application that it is.
+
+        Raises
+        ------
+        ApplicationNotFoundError
+            If there is none of this name.
+        """
+        try:
+            return self._applications[name]
+        except KeyError:
+            raise ApplicationNotFoundError(
+                f"no application {name!r} exists: there are {sorted(self._applications)}"
+            ) from None
+
+    # ---- the whole ----------------------------------------------------------------------------
+
+    def describe(self) -> dict[str, Any]:
+        """Return models, versions, replicas, applications and their counters, as plain values."""
+        with self._lock:
+            return {
+                "closed": self._core.is_closed,
+                "answers_lost": self._core.answers_lost,
+                "models": {name: model.describe() for name, model in self._models.items()},
+                "applications": {
+                    name: application.describe()
+                    for name, application in self._applications.items()
+                    if not isinstance(application, Model)
+                },
+            }
+
+    def close(self, *, timeout: float = 5.0) -> None:
+        """End every open query (cause ``CANCELLED``), stop all threads and free the models.
+
+        Safe to call more than once. A model that does not return within ``timeout`` seconds is
+        left behind with a warning.
+        """
+        if self._core.is_forked or self._core.is_closed:
+            return
+        self._core.close()
+        with self._lock:
+            models = list(self._models.values())
+            self._models.clear()
+            self._applications.clear()
+        _retire([d for model in models for d in model._remove_all()], timeout)
+        self._core.wake_reaper()
+        if self._reaper is not threading.current_thread():
+            self._reaper.join(timeout)
+        for port in self._core.ports:
+            if port.is_orphan:
+                port.close()
+        _open_engines.discard(self)
+
+    @property
+    def closed(self) -> bool:
+        """Whether close() was called."""
+        return self._core.is_closed
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"models={sorted(self._models)}"
+        return f"<clipper.Engine {state}>"
+
+    def _adopt(
+        self, request: DeployRequest, deployment: Deployment, existing: Model | None, default: Any
+    ) -> Model:
+        name = request.name
+        with self._lock:
+            try:
+                self._core.check_usable()
+                model = existing
+                if model is None:
+                    model = self._new_model(request, deployment, default)
+                surplus = model._install(deployment, self._keep_versions)
+                self._models[name] = self._applications[name] = model
+            except BaseException:
+                deployment.retire(timeout=1.0)
+                raise
+        _retire(surplus, timeout=10.0)
+        return model
+
+    def _new_model(self, request: DeployRequest, deployment: Deployment, default: Any) -> Model:
+        name, core = request.name, deployment.core
+        # A name that was undeployed keeps its place in the core: applications may still link it.
+        model_core = self._model_cores.setdefault(name, ModelCore(self._core, name))
+        model = Model(
+            self._core, name, [model_core], core.input, core.output, policy=None, slo=request.slo,
+            has_default=default is not NO_DEFAULT, default=default, min_confidence=None,
+        )  # fmt: skip
+        model._adopt(self, model_core)
+        model._slo = request.slo
+        model._model_names = (name,)
+        _check_objective_of(request.slo, name, deployment)
+        return model
+
+
+def _check_fits(model: Model, first: Model) -> None:
+    if (model.input.tensor, model.output.tensor) != (first.input.tensor, first.output.tensor):
+        raise ValueError(
+            f"models {first.name!r} and {model.name!r} do not fit into one application: "
+            f"{first.input.tensor!r} → {first.output.tensor!r} against "
+            f"{model.input.tensor!r} → {model.output.tensor!r}"
+        )
+
+
+def _check_objective(slo: float | None, model: Model) -> None:
+    if model._current is not None:
+        _check_objective_of(slo, model.name, model._current)
+
+
+def _check_objective_of(slo: float | None, name: str, deployment: Deployment) -> None:
+    latency = deployment.single_row_seconds
+    if slo is not None and latency is not None and slo <= latency:
+        raise ValueError(
+            f"slo is {slo * 1e3:g} ms, but model {name!r} takes {latency * 1e3:.3g} ms for a single "
+            "row (median, measured while it was warmed up): give an objective above that"
+        )
+
+
+def _retire(deployments: list[Deployment], timeout: float) -> None:
+    for deployment in deployments:
+        if not deployment.retire(timeout):
+            _log.warning(
+                "model %s version %s has not returned within %g s: its thread and memory are "
+                "left behind", deployment.core.name, deployment.core.version, timeout,
+            )  # fmt: skip
+
+
+def _start_reaper(core: EngineCore) -> threading.Thread:
+    thread = threading.Thread(
+        target=core.reap, args=(lambda: core.is_closed,), name="clipper-reaper", daemon=True
+    )
+    thread.start()
+    return thread
+
+
+@atexit.register
+def _close_all() -> None:
+    for engine in list(_open_engines):
+        engine.close(timeout=2.0)

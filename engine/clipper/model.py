@@ -1,0 +1,146 @@
+"""A deployed model: its versions and replicas. Itself an application of one model."""
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ._core.application import ModelCore
+from ._core.serving import DeploymentCore
+from .application import Application
+from .batching import Strategy
+from .errors import Cause, ClipperError
+from .replica_thread import ReplicaThread
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+_POLL_SECONDS = 0.001
+
+
+@dataclass(slots=True)
+class Deployment:
+    """One deploy of one version, with its threads."""
+
+    core: DeploymentCore
+    threads: list[ReplicaThread]
+    batching: Strategy
+    device: str
+    deployed_at: float  # wall clock, to show
+
+    @property
+    def single_row_seconds(self) -> float | None:
+        """Median seconds of a batch of one, as warmed up; None without a warm-up."""
+        known = [t.single_row_seconds for t in self.threads if t.single_row_seconds is not None]
+        return max(known, default=None)
+
+    def retire(self, timeout: float) -> bool:
+        """Answer what was accepted, then end the threads and free the memory.
+
+        Returns False if the model had not returned after ``timeout`` seconds: what it holds stays.
+        """
+        until = time.monotonic() + timeout
+        self.core.close()
+        while self.core.outstanding and time.monotonic() < until:
+            time.sleep(_POLL_SECONDS)
+        self.core.flush(Cause.NO_REPLICA)
+        for thread in self.threads:
+            thread.stop()
+        ended = [thread.join(until - time.monotonic()) for thread in self.threads]
+        if all(ended) and self.core.outstanding == 0:
+            self.core.free()
+            return True
+        return False
+
+    def describe(self) -> dict[str, Any]:
+        """Return the deployment's state and counters, as plain values."""
+        return {
+            "version": self.core.version,
+            "input": repr(self.core.input.tensor),
+            "output": repr(self.core.output.tensor),
+            "batching": repr(self.batching),
+            "device": self.device,
+            "deployed_at": self.deployed_at,
+            **self.core.statistics(),
+        }
+
+
+class Model(Application):
+    """A model by name. Made by :meth:`Engine.deploy`.
+
+    ``predict`` and its kin ask the current version.
+    """
+
+    def _adopt(self, engine: "Engine", core: ModelCore) -> None:
+        self._engine = engine
+        self._model_core = core
+        self._versions: list[Deployment] = []  # oldest first; the current one is not always last
+        self._current: Deployment | None = None
+        self._lock = threading.RLock()
+
+    @property
+    def version(self) -> int | str | None:
+        """The version that answers now; None after undeploy."""
+        return None if self._current is None else self._current.core.version
+
+    @property
+    def versions(self) -> list[int | str]:
+        """The versions that are loaded, oldest first."""
+        return [deployment.core.version for deployment in self._versions]
+
+    @property
+    def errors(self) -> list[str]:
+        """Tracebacks of the current version's recent errors, oldest first."""
+        return [] if self._current is None else [text for _, _, text in self._current.core.errors]
+
+    def rollback(self) -> int | str:
+        """Let the version before the current one answer again; no query is lost.
+
+        Returns
+        -------
+        int or str
+            The version that answers now.
+
+        Raises
+        ------
+        ClipperError
+            If no earlier version is loaded.
+        """
+        with self._lock:
+            self.core.check_usable()
+            place = self._versions.index(self._current) if self._current is not None else 0
+            if place == 0:
+                raise ClipperError(
+                    f"model {self.name!r} has no version before {self.version!r} loaded: deploy "
+                    "the one you want"
+                )
+            self._switch(self._versions[place - 1])
+            return self._versions[place - 1].core.version
+
+    def _install(self, deployment: Deployment, keep_versions: int) -> list[Deployment]:
+        """Make a warm deployment current; returns those that are now one too many."""
+        with self._lock:
+            self._versions.append(deployment)
+            self._switch(deployment)
+            surplus = self._versions[:-keep_versions]
+            self._versions = self._versions[-keep_versions:]
+            return surplus
+
+    def _remove_all(self) -> list[Deployment]:
+        with self._lock:
+            self._model_core.switch(None)
+            self._current = None
+            removed, self._versions = self._versions, []
+            return removed
+
+    def _switch(self, deployment: Deployment) -> None:
+        self._model_core.switch(deployment.core)
+        self._current = deployment
+
+    def describe(self) -> dict[str, Any]:
+        """Return the model's versions, replicas and counters, as plain values."""
+        return {
+            **super().describe(),
+            "version": self.version,
+            "versions": {str(d.core.version): d.describe() for d in self._versions},
+        }

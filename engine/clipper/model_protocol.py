@@ -1,0 +1,44 @@
+"""What the engine asks of a model: the only thing that adapters depend on."""
+
+from collections.abc import Callable
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from numpy.typing import NDArray
+
+from .tensor import Tensor
+
+#: Runs one batch of n rows: called with the rows, returns n outputs, first axis the batch.
+Runner = Callable[[Any], Any]
+
+
+@runtime_checkable
+class ModelAdapter(Protocol):
+    """A model that knows its own specs and how to load itself.
+
+    Attributes
+    ----------
+    input, output : Tensor or None
+        One row of each; None where the adapter does not know, and ``deploy`` must be told.
+    batch_as : {"array", "dlpack"}
+        How the runner wants its batch. ``"array"``: a read-only C-contiguous ndarray of shape
+        ``(n, *input.shape)``. ``"dlpack"``: an object with ``__len__``, ``__dlpack__`` and
+        ``__dlpack_device__`` over the same memory, valid for as long as something holds on to it.
+    """
+
+    input: Tensor | None
+    output: Tensor | None
+    batch_as: Literal["array", "dlpack"]
+
+    def load(self, device: str) -> Runner:
+        """Load the model for one replica, on the thread that will mostly run it.
+
+        Parameters
+        ----------
+        device : str
+            ``"auto"``, ``"cpu"`` or ``"cuda:<index>"``.
+        """
+        ...
+
+    def example(self) -> NDArray[Any] | None:
+        """Return one row to warm the model up with, shape ``input.shape``, or None."""
+        ...

@@ -1,0 +1,185 @@
+// The controllers in simulated time, against the exact offline optimum and against each other. The
+// latency model starts cold in every run. Limits are below what was measured (see docs of the
+// tests) by about a point, since few seeds are run here.
+#include "batching_simulation.h"
+
+#include <cstdint>
+#include <cstdio>
+#include <vector>
+
+#include "batching/aimd.h"
+#include "batching/deadline.h"
+#include "check.h"
+
+namespace {
+
+using clipper::AimdController;
+using clipper::DeadlineController;
+using clipper::kMillisecond;
+using clipper::kSecond;
+using clipper::Nanos;
+using clipper::simulation::Arrivals;
+using clipper::simulation::Latency;
+using clipper::simulation::Outcome;
+using clipper::simulation::Workload;
+
+constexpr std::uint64_t kSeeds = 3;
+
+Workload workload(Arrivals kind, std::size_t rows, double load, const Latency& latency,
+                  Nanos slo_ns, std::uint64_t seed) {
+  const double rate = load * clipper::simulation::slo_capacity(latency, slo_ns);
+  Workload drawn;
+  drawn.slo_ns = slo_ns;
+  drawn.seed = seed;
+  drawn.arrivals_ns = clipper::simulation::draw_arrivals(kind, rows, rate, slo_ns, seed);
+  return drawn;
+}
+
+/// Mean share of the optimum over the seeds, never below AIMD's.
+void check_share_of_optimum(const Latency& latency, Nanos slo_ns, Arrivals kind, double load,
+                            double least) {
+  double share = 0;
+  double aimd_share = 0;
+  for (std::uint64_t seed = 1; seed <= kSeeds; ++seed) {
+    const Workload drawn = workload(kind, 3000, load, latency, slo_ns, seed);
+    DeadlineController deadline;
+    AimdController aimd;
+    const Outcome ours = clipper::simulation::simulate(deadline, latency, drawn);
+    const Outcome other = clipper::simulation::simulate(aimd, latency, drawn);
+    CHECK_EQ(ours.total(), drawn.arrivals_ns.size());
+    CHECK_EQ(other.total(), drawn.arrivals_ns.size());
+    const auto optimum = static_cast<double>(
+        clipper::simulation::offline_optimum(drawn.arrivals_ns, slo_ns, latency, ours.on_time));
+    CHECK(static_cast<double>(ours.on_time) <= optimum);
+    share += static_cast<double>(ours.on_time) / optimum / kSeeds;
+    aimd_share += static_cast<double>(other.on_time) / optimum / kSeeds;
+  }
+  if (share < least || share < aimd_share - 0.002) {
+    std::fprintf(stderr, "arrivals %d, load %.1f: %.3f of the optimum, AIMD %.3f\n",
+                 static_cast<int>(kind), load, share, aimd_share);
+  }
+  CHECK(share >= least);
+  CHECK(share >= aimd_share - 0.002);
+}
+
+void check_all_cells(const Latency& latency, Nanos slo_ns, double least, double least_bursty) {
+  for (const double load : {0.5, 0.8, 1.0, 1.3}) {
+    check_share_of_optimum(latency, slo_ns, Arrivals::kPoisson, load, least);
+    check_share_of_optimum(latency, slo_ns, Arrivals::kGamma, load, least_bursty);
+    check_share_of_optimum(latency, slo_ns, Arrivals::kMarkov, load, least);
+  }
+}
+
+TEST(deadline_reaches_96_percent_of_the_optimum) {
+  check_all_cells({.beta_ms = 0.9, .alpha_ms = 0.1}, 10 * kMillisecond, 0.96, 0.96);
+  check_all_cells({.beta_ms = 0.2, .alpha_ms = 0.2}, 20 * kMillisecond, 0.96, 0.96);
+  check_all_cells({.beta_ms = 0.2, .alpha_ms = 0.01}, 3 * kMillisecond, 0.96, 0.96);
+}
+
+TEST(deadline_copes_with_a_fixed_cost_that_eats_the_objective) {
+  check_all_cells({.beta_ms = 4, .alpha_ms = 0.1}, 10 * kMillisecond, 0.90, 0.86);
+}
+
+TEST(deadline_is_late_for_one_row_in_a_thousand_at_most) {
+  const Latency latency{.beta_ms = 0.9, .alpha_ms = 0.1};
+  for (const double load : {0.5, 1.0, 1.3}) {
+    const Workload drawn = workload(Arrivals::kGamma, 10'000, load, latency, 10 * kMillisecond, 5);
+    DeadlineController controller;
+    const Outcome outcome = clipper::simulation::simulate(controller, latency, drawn);
+    CHECK(1000 * outcome.late <= outcome.late + outcome.on_time);
+  }
+}
+
+/// Rows on time in [from, to), per nanosecond.
+double goodput(const Outcome& outcome, Nanos from_ns, Nanos to_ns) {
+  std::uint64_t rows = 0;
+  for (const Nanos at : outcome.on_time_at_ns) rows += at >= from_ns && at < to_ns ? 1 : 0;
+  return static_cast<double>(rows) / static_cast<double>(to_ns - from_ns);
+}
+
+TEST(goodput_holds_under_threefold_overload) {
+  for (const Latency& latency :
+       {Latency{.beta_ms = 0.9, .alpha_ms = 0.1}, Latency{.beta_ms = 4, .alpha_ms = 0.1},
+        Latency{.beta_ms = 0.1, .alpha_ms = 1}}) {
+    for (const bool admission : {false, true}) {
+      Workload drawn = workload(Arrivals::kPoisson, 30'000, 3, latency, 10 * kMillisecond, 2);
+      drawn.admission = admission;
+      DeadlineController controller;
+      const Outcome outcome = clipper::simulation::simulate(controller, latency, drawn);
+      const double capacity = clipper::simulation::slo_capacity(latency, drawn.slo_ns);
+      const double reached = goodput(outcome, kSecond / 5, drawn.arrivals_ns.back());
+      if (reached < 0.95 * capacity) std::fprintf(stderr, "%.3f\n", reached / capacity);
+      CHECK(reached >= 0.95 * capacity);
+    }
+  }
+}
+
+TEST(deadline_recovers_from_a_drift) {
+  for (const double factor : {2.0, 0.5}) {
+    for (const double load : {0.4, 0.9}) {
+      Latency latency{.beta_ms = 0.9, .alpha_ms = 0.1};
+      const Nanos slo = 10 * kMillisecond;
+      const Workload drawn = workload(Arrivals::kPoisson, 20'000, load, latency, slo, 3);
+      const Nanos end = drawn.arrivals_ns.back();
+      latency.step_at_ms = static_cast<double>(end) / 2e6;
+      latency.step_factor = factor;
+      DeadlineController controller;
+      const Outcome outcome = clipper::simulation::simulate(controller, latency, drawn);
+      const Latency after{.beta_ms = 0.9 * factor, .alpha_ms = 0.1 * factor};
+      const double offered = 20'000 / static_cast<double>(end);
+      const double possible = std::min(offered, clipper::simulation::slo_capacity(after, slo));
+      const double reached = goodput(outcome, end / 2 + 20 * slo, end);
+      if (reached < 0.93 * possible) std::fprintf(stderr, "%.3f\n", reached / possible);
+      CHECK(reached >= 0.93 * possible);
+      CHECK(outcome.late <= 200);
+    }
+  }
+}
+
+TEST(preempted_runs_never_lock_a_model_out) {
+  for (const double sigma : {0.0, 0.1}) {
+    for (const double load : {0.3, 0.8, 1.3}) {
+      Latency latency{.beta_ms = 0.9, .alpha_ms = 0.1, .sigma = sigma, .preempt_one_in = 500};
+      const Nanos slo = 10 * kMillisecond;
+      const Workload drawn = workload(Arrivals::kPoisson, 60'000, load, latency, slo, 4);
+      DeadlineController controller;
+      const Outcome outcome = clipper::simulation::simulate(controller, latency, drawn);
+      Latency calm = latency;
+      calm.preempt_one_in = 0;
+      DeadlineController reference;
+      const Outcome ideal = clipper::simulation::simulate(reference, calm, drawn);
+      const double share =
+          static_cast<double>(outcome.on_time) / static_cast<double>(ideal.on_time);
+      std::fprintf(stderr, "  sigma %.1f load %.1f: %.3f of the calm run\n", sigma, load, share);
+      CHECK(share >= 0.9);
+    }
+  }
+}
+
+TEST(admission_costs_no_goodput) {
+  const Latency latency{.beta_ms = 0.9, .alpha_ms = 0.1};
+  for (const double load : {0.8, 1.0, 1.3, 3.0}) {
+    Workload drawn = workload(Arrivals::kGamma, 10'000, load, latency, 10 * kMillisecond, 6);
+    DeadlineController open;
+    const Outcome without = clipper::simulation::simulate(open, latency, drawn);
+    drawn.admission = true;
+    DeadlineController guarded;
+    const Outcome with = clipper::simulation::simulate(guarded, latency, drawn);
+    CHECK(static_cast<double>(with.on_time) >= 0.97 * static_cast<double>(without.on_time));
+  }
+}
+
+TEST(a_delay_multiplies_the_throughput_per_run_at_light_load) {
+  const Latency latency{.beta_ms = 4, .alpha_ms = 0.01};
+  const Workload drawn = workload(Arrivals::kPoisson, 5000, 0.02, latency, 100 * kMillisecond, 7);
+  DeadlineController eager;
+  DeadlineController delayed({.delay_ns = 30 * kMillisecond});
+  const Outcome at_once = clipper::simulation::simulate(eager, latency, drawn);
+  const Outcome later = clipper::simulation::simulate(delayed, latency, drawn);
+  CHECK(later.on_time >= 4999);
+  CHECK(2 * later.batches < at_once.batches);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) { return clipper::testing::run(argc, argv); }
