@@ -50,8 +50,9 @@ void LatencyModel::observe(std::uint32_t rows, Nanos latency_ns) noexcept {
     raised = latency * margin_.factor() > bound * 1.01;
     late_history_ = (late_history_ << 1) & ((1U << kDriftWindow) - 1);
     if (latency > bound) {
-      note_late(ratio);
-      if (late_history_ != 0 && latency > kSuspect * bound) return;
+      const bool preempted = latency > kSuspect * bound;
+      note_late(ratio, preempted);
+      if (late_history_ != 0 && preempted) return;  // else it was a drift after all
     } else {
       margin_.within_bound(spread_.count() >= kWarmRuns && spread_.upper() < kQuiet);
       note_early(place, ratio);
@@ -70,13 +71,13 @@ void LatencyModel::observe(std::uint32_t rows, Nanos latency_ns) noexcept {
 bool LatencyModel::is_publishing_due() const noexcept { return 8 * unpublished_ >= age_; }
 
 /// Three late runs of eight are a drift; then late_history_ is empty again.
-void LatencyModel::note_late(double ratio) noexcept {
+void LatencyModel::note_late(double ratio, bool preempted) noexcept {
   late_runs_.store(late_runs_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   late_ratios_[late_count_++ % late_ratios_.size()] = ratio;
   late_history_ |= 1;
   early_streak_ = 0;
   if (std::popcount(late_history_) < kDriftLate) {
-    margin_.over_bound();
+    if (!preempted) margin_.over_bound();  // no margin would have covered that
     return;
   }
   auto sorted = late_ratios_;

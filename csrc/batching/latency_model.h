@@ -101,7 +101,7 @@ class LatencyModel {
   void learn(const RowBucket& place, std::uint32_t rows, double latency_ns,
              double per_expected) noexcept;
   [[nodiscard]] bool is_publishing_due() const noexcept;
-  void note_late(double ratio) noexcept;
+  void note_late(double ratio, bool preempted) noexcept;
   void note_early(const RowBucket& place, double ratio) noexcept;
   void start_over(double factor) noexcept;
   [[nodiscard]] Uppers uppers() const noexcept;
