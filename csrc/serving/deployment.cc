@@ -69,12 +69,10 @@ bool Deployment::admits(Nanos now_ns, std::uint32_t rows, Nanos answer_by_ns) co
   for (const auto& replica : replicas_) {
     const Controller& controller = replica->controller();
     if (!controller.is_warm()) return true;
-    const Nanos queueing_ns =
-        ahead == 0 ? 0 : controller.drain_ns(ahead, answer_by_ns - now_ns);
-    const Nanos own_ns = controller.run_bound_ns(
-        std::min(rows, std::max(controller.batch_limit(answer_by_ns - now_ns), 1u)));
-    const Nanos done_ns =
-        saturating_add(saturating_add(replica->free_at_ns(now_ns), queueing_ns), own_ns);
+    // Its own rows are drained with those ahead: counted by themselves, they would pay the fixed cost
+    // of a batch that they will share.
+    const Nanos done_ns = saturating_add(replica->free_at_ns(now_ns),
+                                         controller.drain_ns(ahead + rows, answer_by_ns - now_ns));
     if (done_ns <= answer_by_ns) return true;
     // A replica that does nothing is never locked out by a bound alone: its controller may probe.
     if (ahead == 0 && replica->free_at_ns(now_ns) == now_ns && !replica->is_driven()) return true;

@@ -293,7 +293,10 @@ void Engine::answer(const WaitingRows& entry, Cause cause, const std::byte* outp
                     Nanos now_ns) noexcept {
   Query& query = queries_.at(entry.handle.slot);
   Ask& ask = query.ask(entry.handle.ask);
-  if (!ask.begin_write(entry.handle)) {
+  const bool is_current = ask.begin_write(entry.handle);
+  // An answer that comes after the decision is dropped, even if the owner has not collected yet.
+  if (!is_current || !Query::is_open(query.phase.load(std::memory_order_acquire))) {
+    if (is_current) ask.end_write();
     if (cause == Cause::kNone) answers_lost.fetch_add(entry.run.rows, std::memory_order_relaxed);
     return;
   }
