@@ -158,9 +158,7 @@ def test_a_wrong_output_fails_its_batch_by_name_and_serving_goes_on(
 
 def test_a_majority_answers_and_its_share_is_the_confidence(engine: clipper.Engine) -> None:
     for name, answer in (("a", 1), ("b", 2), ("c", 2)):
-        engine.deploy(
-            name, lambda b, answer=answer: np.full(len(b), answer), warmup=np.int64(0)
-        )
+        engine.deploy(name, lambda b, answer=answer: np.full(len(b), answer), warmup=np.int64(0))
     vote = engine.create_application(
         "vote", models=["a", "b", "c"], slo=1.0, policy=clipper.MajorityVote(), default=None
     )
@@ -179,9 +177,7 @@ def test_a_majority_answers_and_its_share_is_the_confidence(engine: clipper.Engi
 
 def test_a_split_follows_its_weights_and_sticks_to_contexts(engine: clipper.Engine) -> None:
     for name, answer in (("old", 0), ("new", 1)):
-        engine.deploy(
-            name, lambda b, answer=answer: np.full(len(b), answer), warmup=np.int64(0)
-        )
+        engine.deploy(name, lambda b, answer=answer: np.full(len(b), answer), warmup=np.int64(0))
     split = engine.create_application(
         "split", models=["old", "new"], slo=None,
         policy=clipper.WeightedSplit({"new": 0.25, "old": 0.75}),

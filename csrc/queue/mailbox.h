@@ -1,8 +1,8 @@
-// Where finished queries wait for the thread that will collect them: an event loop, the reaper, a load
-// generator. Many threads post; one reads.
+// Where finished queries wait for the thread that will collect them: an event loop, the reaper, a
+// load generator. Many threads post; one reads.
 //
-// An intrusive stack: posting never allocates and never fails. The reader is signalled only on the edge
-// from empty to not empty, and only while it sleeps: a burst of completions costs one wake-up.
+// An intrusive stack: posting never allocates and never fails. The reader is signalled only on the
+// edge from empty to not empty, and only while it sleeps: a burst of completions costs one wake-up.
 //
 // Thread safety: post() from any thread; the rest from the reader alone.
 #pragma once

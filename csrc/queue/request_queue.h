@@ -1,8 +1,8 @@
-// The bounded lock-free queue through which requests reach a model: many producers, and whoever drives
-// a replica as the consumer. It carries handles and where their rows lie, never the rows.
+// The bounded lock-free queue through which requests reach a model: many producers, and whoever
+// drives a replica as the consumer. It carries handles and where their rows lie, never the rows.
 //
-// Source: D. Vyukov, "Bounded MPMC queue", 1024cores.net, 2010. Each cell's sequence number says whose
-// turn it is: equal to the position, a producer's; position + 1, a consumer's.
+// Source: D. Vyukov, "Bounded MPMC queue", 1024cores.net, 2010. Each cell's sequence number says
+// whose turn it is: equal to the position, a producer's; position + 1, a consumer's.
 //
 // Thread safety: all of it. Latency: one compare-and-swap each way when nobody interferes.
 #pragma once

@@ -59,8 +59,8 @@ std::byte* map_sealed_memory(std::size_t bytes) {
 RowBlocks::RowBlocks(std::size_t row_bytes, std::size_t budget_bytes,
                      std::uint32_t least_block_rows)
     : row_bytes_(row_bytes),
-      block_rows_(row_bytes == 0 ? 0 : choose_block_rows(row_bytes, budget_bytes,
-                                                                least_block_rows)),
+      block_rows_(row_bytes == 0 ? 0
+                                 : choose_block_rows(row_bytes, budget_bytes, least_block_rows)),
       block_bytes_(round_up_to_page(row_bytes * block_rows_)) {
   if (row_bytes == 0 || row_bytes > budget_bytes) {
     throw Error(ErrorCode::kInvalidArgument,
@@ -88,8 +88,7 @@ std::optional<RowRun> RowBlocks::reserve(std::uint32_t rows) noexcept {
       while ((state & kOpen) != 0) {
         const std::uint64_t first = live(state) == 0 ? 0 : cursor(state);
         if (first + rows > block_rows_) break;
-        const std::uint64_t next =
-            ((first + rows) << kCursorShift) | kOpen | (live(state) + rows);
+        const std::uint64_t next = ((first + rows) << kCursorShift) | kOpen | (live(state) + rows);
         // Acquire pairs with release(): whoever read these rows before is done with them.
         if (block->state.compare_exchange_weak(state, next, std::memory_order_acquire,
                                                std::memory_order_relaxed)) {

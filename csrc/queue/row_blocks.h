@@ -1,14 +1,15 @@
 // Blocks of rows in shared memory: a query's row is written once, where its batch will be read.
 //
-// A pool is one sealed memfd, mapped once and carved into blocks of equal size. Producers reserve runs
-// of rows in the open block; when it is full the next one is opened. A block is recycled when its last
-// row and its last lease (a view that user code still holds) are gone, so one slow batch or kept view
-// holds its own block and nothing else. Rows are packed densely: a run of rows is a C-contiguous batch.
+// A pool is one sealed memfd, mapped once and carved into blocks of equal size. Producers reserve
+// runs of rows in the open block; when it is full the next one is opened. A block is recycled when
+// its last row and its last lease (a view that user code still holds) are gone, so one slow batch
+// or kept view holds its own block and nothing else. Rows are packed densely: a run of rows is a
+// C-contiguous batch.
 //
 // Thread safety: all of it. Reserving and releasing are one compare-and-swap; opening another block
 // takes a mutex.
-// Invariants: a block is open, or in the free list, or has live rows. Only an open block with no live
-// row starts again from its first row, so an idle model keeps using the same warm cache lines.
+// Invariants: a block is open, or in the free list, or has live rows. Only an open block with no
+// live row starts again from its first row, so an idle model keeps using the same warm cache lines.
 #pragma once
 
 #include <atomic>
@@ -39,8 +40,8 @@ struct RowRun {
 
 class RowBlocks : public std::enable_shared_from_this<RowBlocks> {
  public:
-  /// A block holds `least_block_rows` rows where the budget allows two such blocks. Throws kOutOfMemory
-  /// if the memory cannot be had, kInvalidArgument if one row exceeds the budget.
+  /// A block holds `least_block_rows` rows where the budget allows two such blocks. Throws
+  /// kOutOfMemory if the memory cannot be had, kInvalidArgument if one row exceeds the budget.
   RowBlocks(std::size_t row_bytes, std::size_t budget_bytes, std::uint32_t least_block_rows);
   ~RowBlocks();
   RowBlocks(const RowBlocks&) = delete;
@@ -74,9 +75,9 @@ class RowBlocks : public std::enable_shared_from_this<RowBlocks> {
   std::byte* memory_ = nullptr;
 
   std::atomic<Block*> open_{nullptr};
-  mutable std::mutex mutex_;       // guards what follows
-  std::vector<Block*> free_;       // most recently used last: reused first, while its lines are warm
-  std::size_t carved_ = 0;         // blocks_[0, carved_) have been used
+  mutable std::mutex mutex_;  // guards what follows
+  std::vector<Block*> free_;  // most recently used last: reused first, while its lines are warm
+  std::size_t carved_ = 0;    // blocks_[0, carved_) have been used
   std::unique_ptr<Block[]> blocks_;
   std::size_t block_count_ = 0;
 };

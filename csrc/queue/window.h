@@ -1,8 +1,8 @@
 // A model's waiting rows in the order of their deadlines: earliest deadline first, then arrival.
 //
-// With equal objectives rows arrive in the order of their deadlines, and the window is a plain ring. A
-// row that is due before the ring's last one goes to a heap beside it; the head is the earlier of the
-// two heads. So the usual case costs a few nanoseconds, any other O(log n).
+// With equal objectives rows arrive in the order of their deadlines, and the window is a plain
+// ring. A row that is due before the ring's last one goes to a heap beside it; the head is the
+// earlier of the two heads. So the usual case costs a few nanoseconds, any other O(log n).
 //
 // Thread safety: none; the deployment's window mutex guards it.
 #pragma once

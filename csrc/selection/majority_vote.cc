@@ -20,8 +20,8 @@ Combined MajorityVote::combine(std::span<const Answer> answers, std::size_t row_
     if (candidate.output == nullptr) continue;
     std::size_t votes = 0;
     for (const Answer& other : answers) {
-      votes += other.output != nullptr &&
-               std::memcmp(candidate.output, other.output, row_bytes) == 0;
+      votes +=
+          other.output != nullptr && std::memcmp(candidate.output, other.output, row_bytes) == 0;
     }
     if (votes > most) {
       most = votes;

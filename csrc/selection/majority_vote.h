@@ -1,5 +1,6 @@
-// Asks every model and answers what most of them say; the confidence is the share of the models asked
-// that agree, so a model that is missing costs confidence. Ties go to the model that is listed first.
+// Asks every model and answers what most of them say; the confidence is the share of the models
+// asked that agree, so a model that is missing costs confidence. Ties go to the model that is
+// listed first.
 //
 // Source: Crankshaw et al., "Clipper", NSDI 2017, section 5.2 (ensembles, confidence by agreement).
 // Thread safety: immutable.

@@ -1,5 +1,5 @@
-// The interface of all selection policies: which models to ask, what to make of their answers, and what
-// to learn from feedback.
+// The interface of all selection policies: which models to ask, what to make of their answers, and
+// what to learn from feedback.
 //
 // Thread safety: every method may be called from any thread at once; a policy that learns keeps its
 // state in atomics or in the context's state that it is handed.
@@ -14,10 +14,10 @@ namespace clipper {
 /// What a policy may know about a query when it chooses. Models are named by their place in the
 /// application's list.
 struct SelectionInput {
-  std::uint16_t models = 1;       ///< how many are linked
-  std::uint64_t context = 0;      ///< hash of the caller's context
+  std::uint16_t models = 1;   ///< how many are linked
+  std::uint64_t context = 0;  ///< hash of the caller's context
   bool has_context = false;
-  std::uint64_t random = 0;       ///< fresh random bits for this query
+  std::uint64_t random = 0;  ///< fresh random bits for this query
 };
 
 /// One asked model's answer for one row.
@@ -42,7 +42,8 @@ class Policy {
  public:
   virtual ~Policy() = default;
 
-  /// Writes the chosen models to `chosen`, which has room for all of them, and returns how many: >= 1.
+  /// Writes the chosen models to `chosen`, which has room for all of them, and returns how many:
+  /// >= 1.
   [[nodiscard]] virtual std::size_t select(const SelectionInput& input,
                                            std::span<std::uint16_t> chosen) noexcept = 0;
 

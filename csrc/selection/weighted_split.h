@@ -1,5 +1,5 @@
-// Sends each query to one model, chosen with fixed probabilities: one model alone, A/B tests, canaries.
-// A query with a context always goes where its context goes.
+// Sends each query to one model, chosen with fixed probabilities: one model alone, A/B tests,
+// canaries. A query with a context always goes where its context goes.
 //
 // Thread safety: immutable.
 #pragma once

@@ -20,9 +20,9 @@ struct Batch {
   std::vector<WaitingRows> entries;  // in the order in which their rows lie at `data`
   std::uint32_t rows = 0;
   const std::byte* data = nullptr;
-  RowRun staging;           // where they were gathered, if they were not one run
+  RowRun staging;  // where they were gathered, if they were not one run
   Nanos start_ns = 0;
-  Nanos bound_ns = 0;       // what the latency model expected at most; 0: nothing yet
+  Nanos bound_ns = 0;  // what the latency model expected at most; 0: nothing yet
   bool in_flight = false;
 
   [[nodiscard]] bool was_gathered() const noexcept { return staging.block != nullptr; }

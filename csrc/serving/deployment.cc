@@ -62,15 +62,14 @@ bool Deployment::admits(Nanos now_ns, std::uint32_t rows, Nanos answer_by_ns) co
   if (answer_by_ns == kNever) return true;
   // Rows that are due later than this one wait behind it.
   const bool is_last = answer_by_ns >= last_deadline_ns_.load(std::memory_order_relaxed);
-  const std::uint32_t ahead =
-      is_last ? waiting_rows_.load(std::memory_order_relaxed) / static_cast<std::uint32_t>(
-                                                                   replicas_.size())
-              : 0;
+  const std::uint32_t ahead = is_last ? waiting_rows_.load(std::memory_order_relaxed) /
+                                            static_cast<std::uint32_t>(replicas_.size())
+                                      : 0;
   for (const auto& replica : replicas_) {
     const Controller& controller = replica->controller();
     if (!controller.is_warm()) return true;
-    // Its own rows are drained with those ahead: counted by themselves, they would pay the fixed cost
-    // of a batch that they will share.
+    // Its own rows are drained with those ahead: counted by themselves, they would pay the fixed
+    // cost of a batch that they will share.
     const Nanos done_ns = saturating_add(replica->free_at_ns(now_ns),
                                          controller.drain_ns(ahead + rows, answer_by_ns - now_ns));
     if (done_ns <= answer_by_ns) return true;
@@ -151,8 +150,8 @@ bool Deployment::is_dead(const WaitingRows& entry) noexcept {
   return !queries_.at(entry.handle.slot).ask(entry.handle.ask).wants(entry.handle);
 }
 
-// Rows that died behind the head make the window look longer than it is. They are taken out when they
-// are many enough to matter; the others when their turn comes.
+// Rows that died behind the head make the window look longer than it is. They are taken out when
+// they are many enough to matter; the others when their turn comes.
 void Deployment::bury_the_dead() {
   const std::uint64_t dead = dead_.load(std::memory_order_relaxed);
   if (dead - dead_seen_ < 1 + window_.entries() / 16) return;
@@ -220,8 +219,8 @@ void Deployment::bind(Batch& batch, std::uint32_t rows) {
   waiting_rows_.fetch_sub(batch.rows, std::memory_order_relaxed);
 }
 
-// Threads reserve and push in different orders, so rows of one run may arrive shuffled: any order is as
-// good within a batch, and rows that lie together need not be copied.
+// Threads reserve and push in different orders, so rows of one run may arrive shuffled: any order
+// is as good within a batch, and rows that lie together need not be copied.
 void Deployment::lay_out(Batch& batch) {
   if (!is_one_run(batch.entries)) {
     std::sort(batch.entries.begin(), batch.entries.end(), lies_before);

@@ -1,9 +1,10 @@
-// One deploy of one version of a model: its rows, its queue and window, its replicas. Caches and metrics
-// are keyed by it.
+// One deploy of one version of a model: its rows, its queue and window, its replicas. Caches and
+// metrics are keyed by it.
 //
-// Thread safety: all of it, except where a driver is required. Deployments are never destroyed while
-// their engine lives, so a stale pointer is always safe to enter(), and then tells that it is closed.
-// Invariants: rows pushed = rows claimed + rows dropped + rows waiting. A row is claimed by one driver.
+// Thread safety: all of it, except where a driver is required. Deployments are never destroyed
+// while their engine lives, so a stale pointer is always safe to enter(), and then tells that it is
+// closed. Invariants: rows pushed = rows claimed + rows dropped + rows waiting. A row is claimed by
+// one driver.
 #pragma once
 
 #include <atomic>
@@ -26,8 +27,8 @@ namespace clipper {
 struct DeploymentOptions {
   TensorSpec input;
   TensorSpec output;
-  std::uint32_t max_queue = 16384;                         ///< requests that may wait
-  std::size_t row_budget_bytes = std::size_t{256} << 20;   ///< memory for waiting rows
+  std::uint32_t max_queue = 16384;                        ///< requests that may wait
+  std::size_t row_budget_bytes = std::size_t{256} << 20;  ///< memory for waiting rows
   std::uint32_t max_batch = 4096;
   std::uint32_t most_in_flight = 1;
   bool caller_runs = true;
@@ -65,8 +66,8 @@ class Deployment {
 
   // The way out.
 
-  /// Binds the next batch of `replica`; nullptr: nothing to run now. Rows that can no longer make it
-  /// go to `dropped`, for the caller to answer. REQUIRES: the caller drives the replica.
+  /// Binds the next batch of `replica`; nullptr: nothing to run now. Rows that can no longer make
+  /// it go to `dropped`, for the caller to answer. REQUIRES: the caller drives the replica.
   /// run_limit_ns: a batch that may take longer is left where it is.
   /// retry_at_ns: when the controller wants to be asked again, if it waits on purpose, else kNever.
   [[nodiscard]] Batch* claim(Replica& replica, Nanos now_ns, Nanos run_limit_ns,

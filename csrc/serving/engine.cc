@@ -14,13 +14,13 @@
 namespace clipper {
 namespace {
 
-// Counts the forks that led to this process, to recognise engines that were made before the last one.
+// Counts the forks that led to this process, to recognise engines that were made before the last
+// one.
 std::atomic<int> fork_epoch{0};
 
 int current_fork_epoch() {
-  static const int registered = pthread_atfork(nullptr, nullptr, [] {
-    fork_epoch.fetch_add(1, std::memory_order_relaxed);
-  });
+  static const int registered =
+      pthread_atfork(nullptr, nullptr, [] { fork_epoch.fetch_add(1, std::memory_order_relaxed); });
   static_cast<void>(registered);
   return fork_epoch.load(std::memory_order_relaxed);
 }
@@ -54,24 +54,25 @@ Application& Engine::add_application(std::string name, std::vector<Model*> model
                                      std::unique_ptr<Policy> policy, Nanos slo_ns,
                                      float min_confidence) {
   if (models.empty() || models.size() > kMaxAsks) {
-    throw Error(ErrorCode::kInvalidArgument,
-                "an application links 1 to " + std::to_string(kMaxAsks) + " models, not " +
-                    std::to_string(models.size()));
+    throw Error(ErrorCode::kInvalidArgument, "an application links 1 to " +
+                                                 std::to_string(kMaxAsks) + " models, not " +
+                                                 std::to_string(models.size()));
   }
   const std::scoped_lock lock(set_up_mutex_);
-  applications_.push_back(std::make_unique<Application>(
-      std::move(name), std::move(models), std::move(policy), slo_ns, min_confidence));
+  applications_.push_back(std::make_unique<Application>(std::move(name), std::move(models),
+                                                        std::move(policy), slo_ns, min_confidence));
   return *applications_.back();
 }
 
-// ---- the first half of the picture: a query on its way in -------------------------------------------
+// ---- the first half of the picture: a query on its way in
+// -------------------------------------------
 
 Query* Engine::submit(Application& application, const std::byte* rows, std::uint32_t count,
                       const Asking& asking, Refusal& refusal) noexcept {
-  refusal = is_forked()              ? Refusal::kForked
-            : is_closed()            ? Refusal::kClosed
-            : count > kMaxQueryRows  ? Refusal::kTooManyRows
-                                     : Refusal::kNone;
+  refusal = is_forked()             ? Refusal::kForked
+            : is_closed()           ? Refusal::kClosed
+            : count > kMaxQueryRows ? Refusal::kTooManyRows
+                                    : Refusal::kNone;
   if (refusal != Refusal::kNone) return nullptr;
   Query* query = queries_.acquire();
   if (query == nullptr) {
@@ -108,9 +109,8 @@ void Engine::prepare(Query& query, Application& application, std::uint32_t rows,
   query.owner = asking.owner;
   query.arrived_ns = now_ns;
   query.deadline_ns = saturating_add(now_ns, asking.budget_ns);
-  query.answer_by_ns = query.deadline_ns == kNever
-                           ? kNever
-                           : query.deadline_ns - reserve_.of(asking.budget_ns);
+  query.answer_by_ns =
+      query.deadline_ns == kNever ? kNever : query.deadline_ns - reserve_.of(asking.budget_ns);
   query.mailbox.store(asking.mailbox, std::memory_order_relaxed);
   query.reap_at_ns.store(asking.attended ? kNever : query.answer_by_ns, std::memory_order_relaxed);
 }
@@ -162,8 +162,8 @@ void Engine::enqueue(Query& query, std::uint16_t index, const std::byte* rows) n
   }
   const std::size_t row_bytes = deployment->input_row_bytes();
   const std::uint32_t total = query.rows;
-  WaitingRows entry{{query.slot, query.generation, index, 0}, 0, {}, query.answer_by_ns,
-                    query.arrived_ns};
+  WaitingRows entry{
+      {query.slot, query.generation, index, 0}, 0, {}, query.answer_by_ns, query.arrived_ns};
   // The rows of one query stay together up to the block size.
   for (std::uint32_t offset = 0; offset < total; offset += entry.run.rows) {
     const auto run = deployment->reserve(std::min(total - offset, deployment->block_rows()));
@@ -189,11 +189,13 @@ void Engine::refuse(Query& query, std::uint16_t index, Cause cause, std::uint32_
   if (deployment != nullptr) deployment->leave(rows);
 }
 
-// ---- drivers ----------------------------------------------------------------------------------------
+// ---- drivers
+// ----------------------------------------------------------------------------------------
 
 namespace {
 
-// The deployments whose batches this thread is running: nested predictions may lead others, never these.
+// The deployments whose batches this thread is running: nested predictions may lead others, never
+// these.
 constexpr std::size_t kDeepest = 16;
 thread_local std::array<const Deployment*, kDeepest> driving{};
 thread_local std::size_t driving_depth = 0;
@@ -264,7 +266,8 @@ Batch* Engine::claim(Replica& replica, Nanos now_ns, Nanos run_limit_ns, Nanos& 
   return batch;
 }
 
-// ---- the second half of the picture: answers on their way out ---------------------------------------
+// ---- the second half of the picture: answers on their way out
+// ---------------------------------------
 
 Nanos Engine::complete(Batch& batch, const std::byte* outputs) {
   const Nanos now_ns = clock_.now_ns();
@@ -306,8 +309,7 @@ void Engine::answer(const WaitingRows& entry, Cause cause, const std::byte* outp
   }
   ask.set_cause(entry.offset, entry.run.rows, cause);
   ask.note(started_ns, error_id);
-  if (ask.publish(entry.run.rows) &&
-      query.asks_left.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+  if (ask.publish(entry.run.rows) && query.asks_left.fetch_sub(1, std::memory_order_acq_rel) == 1) {
     query.finish(Cause::kNone, now_ns);
   }
   ask.end_write();
@@ -345,7 +347,8 @@ void Engine::flush(Deployment& deployment, Cause cause) {
   answer_dropped(deployment, dropped, clock_.now_ns());
 }
 
-// ---- owners -----------------------------------------------------------------------------------------
+// ---- owners
+// -----------------------------------------------------------------------------------------
 
 namespace {
 
@@ -495,7 +498,8 @@ void Engine::release(Query& query) noexcept {
   queries_.release(query);
 }
 
-// ---- the reaper, the end ----------------------------------------------------------------------------
+// ---- the reaper, the end
+// ----------------------------------------------------------------------------
 
 Nanos Engine::reap() noexcept {
   const Nanos now_ns = clock_.now_ns();
@@ -526,7 +530,8 @@ void Engine::wait_for_reaping(Nanos until_ns) noexcept {
   // A query that was submitted before the flag was set has not woken us: look once more.
   if (next_reap_ns_.load(std::memory_order_seq_cst) >= until_ns && reaper_box_.empty()) {
     const Nanos left_ns = std::max<Nanos>(until_ns - clock_.now_ns(), 0);
-    const timespec left{static_cast<time_t>(left_ns / kSecond), static_cast<long>(left_ns % kSecond)};
+    const timespec left{static_cast<time_t>(left_ns / kSecond),
+                        static_cast<long>(left_ns % kSecond)};
     pollfd doorbell{reaper_box_.fd(), POLLIN, 0};
     static_cast<void>(ppoll(&doorbell, 1, until_ns == kNever ? nullptr : &left, nullptr));
   }
@@ -552,8 +557,7 @@ bool Engine::is_forked() const noexcept {
 
 // SplitMix64 over a shared counter: every query its own bits, without a lock.
 std::uint64_t Engine::random_bits() noexcept {
-  std::uint64_t bits =
-      random_state_.fetch_add(0x9e3779b97f4a7c15ULL, std::memory_order_relaxed);
+  std::uint64_t bits = random_state_.fetch_add(0x9e3779b97f4a7c15ULL, std::memory_order_relaxed);
   bits = (bits ^ (bits >> 30)) * 0xbf58476d1ce4e5b9ULL;
   bits = (bits ^ (bits >> 27)) * 0x94d049bb133111ebULL;
   return bits ^ (bits >> 31);

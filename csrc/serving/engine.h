@@ -5,7 +5,8 @@
 //   complete  copy outputs -> end queries -> wake their owners
 //   collect   combine -> confidence -> metrics               (the owner's own thread)
 //
-// C++ never calls out of here: drivers pull batches with claim() and hand results over with complete().
+// C++ never calls out of here: drivers pull batches with claim() and hand results over with
+// complete().
 //
 // Thread safety: all of it, except where a driver or an owner is required.
 // Invariant: every accepted query ends exactly once (Query::finish), whatever models do.
@@ -28,9 +29,9 @@ namespace clipper {
 
 /// How a query is asked.
 struct Asking {
-  Nanos budget_ns = kNever;    ///< from its arrival to its deadline; kNever: none
-  Nanos arrived_ns = 0;        ///< 0: now; a load generator says when it should have come
-  std::uint64_t context = 0;   ///< hash of the caller's context
+  Nanos budget_ns = kNever;   ///< from its arrival to its deadline; kNever: none
+  Nanos arrived_ns = 0;       ///< 0: now; a load generator says when it should have come
+  std::uint64_t context = 0;  ///< hash of the caller's context
   bool has_context = false;
   bool will_lead = false;      ///< the caller will call lead(): no driver is woken for it now
   bool attended = false;       ///< a thread waits and sees to the deadline; else the reaper does
@@ -42,15 +43,15 @@ enum class Refusal : std::uint8_t { kNone, kClosed, kForked, kTooManyRows, kOutO
 
 /// What became of a query. Pointers are valid until the query is released.
 struct Outcome {
-  std::byte* outputs = nullptr;         ///< rows of the application's output
-  OutputRows* holder = nullptr;         ///< whose memory that is: large ones may be taken
-  const Cause* causes = nullptr;        ///< one per row; nullptr: `cause` holds for all
-  const float* confidences = nullptr;   ///< one per row; nullptr: `confidence` holds for all
-  Cause cause = Cause::kNone;           ///< of the first row
+  std::byte* outputs = nullptr;        ///< rows of the application's output
+  OutputRows* holder = nullptr;        ///< whose memory that is: large ones may be taken
+  const Cause* causes = nullptr;       ///< one per row; nullptr: `cause` holds for all
+  const float* confidences = nullptr;  ///< one per row; nullptr: `confidence` holds for all
+  Cause cause = Cause::kNone;          ///< of the first row
   float confidence = 0.0F;
   Nanos latency_ns = 0;
-  Nanos queued_ns = 0;                  ///< from arrival to the start of its batch; 0: never ran
-  std::uint32_t error_id = 0;           ///< of the first model error
+  Nanos queued_ns = 0;         ///< from arrival to the start of its batch; 0: never ran
+  std::uint32_t error_id = 0;  ///< of the first model error
 };
 
 enum class WaitResult : std::uint8_t { kDone, kTimedOut, kInterrupted };
@@ -68,7 +69,8 @@ class Engine {
   Application& add_application(std::string name, std::vector<Model*> models,
                                std::unique_ptr<Policy> policy, Nanos slo_ns, float min_confidence);
 
-  /// Accepts `rows` rows that lie one after the other; nullptr: see `refusal`, nothing was accepted.
+  /// Accepts `rows` rows that lie one after the other; nullptr: see `refusal`, nothing was
+  /// accepted.
   [[nodiscard]] Query* submit(Application& application, const std::byte* rows, std::uint32_t count,
                               const Asking& asking, Refusal& refusal) noexcept;
 
@@ -77,7 +79,8 @@ class Engine {
   [[nodiscard]] Batch* lead(Query& query, Nanos now_ns, Nanos run_limit_ns);
   /// The same for an event loop at the end of its turn.
   [[nodiscard]] Batch* lead_at_turn_end(Deployment& deployment, Nanos run_limit_ns);
-  /// Whether the calling thread is running a batch of `deployment`: asking it again could never end.
+  /// Whether the calling thread is running a batch of `deployment`: asking it again could never
+  /// end.
   [[nodiscard]] static bool is_driving(const Deployment& deployment) noexcept;
   /// For a replica's thread. retry_at_ns as in Deployment::claim.
   [[nodiscard]] Batch* drive(Replica& replica, Nanos& retry_at_ns);

@@ -8,7 +8,8 @@
 namespace clipper {
 namespace {
 
-// The ask's word, from the top: generation : 24 | attempt : 8 | sealed : 1 | writers : 7 | remaining : 24
+// The ask's word, from the top: generation : 24 | attempt : 8 | sealed : 1 | writers : 7 |
+// remaining : 24
 constexpr int kWritersShift = 24;
 constexpr std::uint64_t kWriter = std::uint64_t{1} << kWritersShift;
 constexpr std::uint64_t kWritersMask = std::uint64_t{0x7f} << kWritersShift;
@@ -34,7 +35,8 @@ Mailbox* closed_mailbox() { return reinterpret_cast<Mailbox*>(std::uintptr_t{1})
 }  // namespace
 
 void OutputRows::allocate(std::size_t bytes) {
-  if (bytes > kInlineBytes) heap_.reset(new std::byte[bytes]);  // not cleared: written before it is read
+  if (bytes > kInlineBytes)
+    heap_.reset(new std::byte[bytes]);  // not cleared: written before it is read
 }
 
 void Ask::open(Deployment* deployment, std::uint16_t model_index, std::uint32_t rows,
@@ -143,8 +145,8 @@ bool Query::finish_if(std::uint32_t open_phase, Cause cause, Nanos now_ns) noexc
 void Query::publish_decision(Cause cause, Nanos now_ns) noexcept {
   end_cause.store(cause, std::memory_order_relaxed);
   done_ns.store(now_ns, std::memory_order_relaxed);
-  // Before kDone, because an owner without a mailbox may reuse the query right after it; an owner with
-  // one waits for the letter.
+  // Before kDone, because an owner without a mailbox may reuse the query right after it; an owner
+  // with one waits for the letter.
   Mailbox* box = mailbox.exchange(closed_mailbox(), std::memory_order_acq_rel);
   if ((phase.fetch_or(kDone, std::memory_order_acq_rel) & kAwaited) != 0) wake_all(phase);
   if (box != nullptr) box->post(*this);

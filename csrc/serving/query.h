@@ -1,11 +1,11 @@
 // One accepted query: what is asked of which models, and the one place where its answer is decided.
 //
-// Every query ends exactly once: finish() is one compare-and-swap on its phase, and whoever loses it is
-// counted and dropped. Each ask (one evaluation on one model) takes outputs from the drivers that hold
-// its current attempt, until it is sealed; from then on nothing is written.
+// Every query ends exactly once: finish() is one compare-and-swap on its phase, and whoever loses
+// it is counted and dropped. Each ask (one evaluation on one model) takes outputs from the drivers
+// that hold its current attempt, until it is sealed; from then on nothing is written.
 //
-// Thread safety: as each member says. The owner is whoever called Engine::submit, or whom the mailbox
-// hands the query to.
+// Thread safety: as each member says. The owner is whoever called Engine::submit, or whom the
+// mailbox hands the query to.
 #pragma once
 
 #include <array>
@@ -63,8 +63,8 @@ class Ask {
   [[nodiscard]] bool publish(std::uint32_t rows) noexcept;
   void end_write() noexcept;
 
-  /// Nothing is written from here on. Waits for a writer in mid-copy (a memcpy at most). Owner only.
-  /// True: rows were still missing.
+  /// Nothing is written from here on. Waits for a writer in mid-copy (a memcpy at most). Owner
+  /// only. True: rows were still missing.
   bool seal() noexcept;
 
   /// Sets the cause of rows [offset, offset + rows). REQUIRES: between begin_write and publish.
@@ -78,8 +78,8 @@ class Ask {
   [[nodiscard]] std::uint16_t model_index() const noexcept { return model_index_; }
   [[nodiscard]] OutputRows& outputs() noexcept { return outputs_; }
 
-  /// When the row's batch began, and which of the deployment's recent errors explains kModelError (0:
-  /// none). Drivers: between begin_write and publish. Read when sealed.
+  /// When the row's batch began, and which of the deployment's recent errors explains kModelError
+  /// (0: none). Drivers: between begin_write and publish. Read when sealed.
   void note(Nanos started_ns, std::uint32_t error_id) noexcept;
   [[nodiscard]] Nanos started_ns() const noexcept {
     return started_ns_.load(std::memory_order_relaxed);
@@ -127,8 +127,9 @@ class alignas(64) Query : public Letter {
   /// REQUIRES: exclusive access. Everything that submit sets is published with it.
   void open() noexcept;
 
-  /// The one decision: wakes or notifies the owner. False: it was taken before; the loser drops what
-  /// it has. REQUIRES: the query cannot be reused meanwhile (its owner calls, or a writer of an ask).
+  /// The one decision: wakes or notifies the owner. False: it was taken before; the loser drops
+  /// what it has. REQUIRES: the query cannot be reused meanwhile (its owner calls, or a writer of
+  /// an ask).
   bool finish(Cause cause, Nanos now_ns) noexcept;
   /// The same for an onlooker, who has seen `open_phase`: fails if the query was reused since.
   bool finish_if(std::uint32_t open_phase, Cause cause, Nanos now_ns) noexcept;

@@ -1,8 +1,8 @@
-// All queries of an engine, in slots that are reused but never freed while the engine lives: a stale
-// handle always points at a Query, whose generation then tells that it is stale.
+// All queries of an engine, in slots that are reused but never freed while the engine lives: a
+// stale handle always points at a Query, whose generation then tells that it is stale.
 //
-// Thread safety: all of it. The free list is a Treiber stack of slot numbers with a tag against ABA;
-// last in, first out keeps the table dense and its lines warm.
+// Thread safety: all of it. The free list is a Treiber stack of slot numbers with a tag against
+// ABA; last in, first out keeps the table dense and its lines warm.
 #pragma once
 
 #include <array>

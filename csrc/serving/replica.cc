@@ -66,11 +66,11 @@ Nanos Replica::free_at_ns(Nanos now_ns) const noexcept {
 bool Replica::wait_for_work(const Clock& clock, Nanos until_ns,
                             const std::uint64_t* seen_arrivals) noexcept {
   for (;;) {
-    // Announce the sleep before the last look: wake_thread() reads the word after its rows are pushed.
+    // Announce the sleep before the last look: wake_thread() reads the word after its rows are
+    // pushed.
     asleep_.store(1, std::memory_order_seq_cst);
-    const bool has_work = seen_arrivals != nullptr
-                              ? deployment_.arrived_rows() != *seen_arrivals
-                              : deployment_.waiting_rows() > 0 && !is_driven();
+    const bool has_work = seen_arrivals != nullptr ? deployment_.arrived_rows() != *seen_arrivals
+                                                   : deployment_.waiting_rows() > 0 && !is_driven();
     const bool stopped = is_stopped();
     if (stopped || has_work || clock.now_ns() >= until_ns) {
       asleep_.store(0, std::memory_order_relaxed);

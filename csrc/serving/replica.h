@@ -1,8 +1,8 @@
 // One copy of a model: its controller, its batches in flight, and the thread that drives it when no
 // caller leads.
 //
-// Thread safety: whoever try_drive() lets in is the driver, and alone touches what is marked "driver"
-// until stop_driving(). The rest may be called from any thread.
+// Thread safety: whoever try_drive() lets in is the driver, and alone touches what is marked
+// "driver" until stop_driving(). The rest may be called from any thread.
 #pragma once
 
 #include <array>

@@ -1,9 +1,10 @@
-// How long before a deadline a waiter must be woken to hold its answer in time: the 0.99 quantile of
-// what waking and combining took lately, half a millisecond before anything is known, at most a quarter
-// of the objective.
+// How long before a deadline a waiter must be woken to hold its answer in time: the 0.99 quantile
+// of what waking and combining took lately, half a millisecond before anything is known, at most a
+// quarter of the objective.
 //
-// The quantile is followed by stochastic approximation (Robbins and Monro, 1951): up by a step in 99 of
-// 100 parts when a sample exceeds it, down by one part when it does not. Constant memory, one atomic.
+// The quantile is followed by stochastic approximation (Robbins and Monro, 1951): up by a step in
+// 99 of 100 parts when a sample exceeds it, down by one part when it does not. Constant memory, one
+// atomic.
 //
 // Thread safety: all of it. Concurrent samples may lose one another, which costs accuracy only.
 #pragma once

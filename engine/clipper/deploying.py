@@ -25,7 +25,7 @@ _UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "B": 1}
 class PlainCallable:
     """Any callable from a batch to outputs, as an adapter."""
 
-    batch_as: Literal["array"] = "array"
+    batch_as: Literal["array", "dlpack"] = "array"
 
     def __init__(self, function: Runner) -> None:
         self.input: Tensor | None = None
@@ -73,7 +73,9 @@ class DeployRequest:
         if where != "thread":
             raise ValueError(f"where={where!r} is not available: give 'thread'")
         if not isinstance(replicas, int) or not 1 <= replicas <= _MOST_REPLICAS:
-            raise ValueError(f"replicas is {replicas!r}: give an integer from 1 to {_MOST_REPLICAS}")
+            raise ValueError(
+                f"replicas is {replicas!r}: give an integer from 1 to {_MOST_REPLICAS}"
+            )
         adapter = _to_adapter(model)
         example = _example(adapter, warmup, input)
         return cls(
@@ -86,7 +88,7 @@ class DeployRequest:
         )  # fmt: skip
 
     def settle_version(self, loaded: list[int | str]) -> None:
-        """Number the version if it was not named, or refuse one that is loaded."""
+        """Choose the version if it was not named, or refuse one that is loaded."""
         if self.version is None:
             self.version = max((v for v in loaded if isinstance(v, int)), default=0) + 1
         elif self.version in loaded:

@@ -4,7 +4,6 @@ import asyncio
 import atexit
 import logging
 import threading
-import time
 import weakref
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -14,7 +13,6 @@ from numpy.typing import ArrayLike
 
 from ._core.application import ModelCore
 from ._core.serving import EngineCore
-from ._core.tensors import Spec
 from .application import Application
 from .batching import Strategy, to_strategy
 from .deploying import DeployRequest, deploy
@@ -416,8 +414,8 @@ def _check_objective_of(slo: float | None, name: str, deployment: Deployment) ->
     latency = deployment.single_row_seconds
     if slo is not None and latency is not None and slo <= latency:
         raise ValueError(
-            f"slo is {slo * 1e3:g} ms, but model {name!r} takes {latency * 1e3:.3g} ms for a single "
-            "row (median, measured while it was warmed up): give an objective above that"
+            f"slo is {slo * 1e3:g} ms, but model {name!r} takes {latency * 1e3:.3g} ms for one row "
+            "(median, measured while it was warmed up): give an objective above that"
         )
 
 

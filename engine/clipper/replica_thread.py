@@ -131,6 +131,7 @@ def _warm_up(
         batch = _batch_of(example, rows)
         # The first runs of a size pay for lazy set-up: they teach nothing that lasts.
         discarded = 2 if rows == 1 else 1
+        start_ns = end_ns = 0
         for run in range(discarded + _RUNS_PER_SIZE):
             start_ns = time.monotonic_ns()
             outputs = runner(batch)

@@ -17,7 +17,7 @@ import hashlib
 
 import numpy as np
 
-from clipper.errors import PREDICTION_ERRORS, Cause, PredictionError, RecursionRefusedError
+from clipper.errors import PREDICTION_ERRORS, Cause, RecursionRefusedError
 
 cnp.import_array()
 
@@ -113,7 +113,7 @@ cdef class ApplicationCore:
         """
         cdef native.Asking asking
         cdef const native.Byte* row = NULL
-        holder = self.input.read_row(x, &row)
+        _holder = self.input.read_row(x, &row)
         self.ask(&asking, context, deadline)
         asking.will_lead = self.may_lead
         asking.attended = True
@@ -144,7 +144,7 @@ cdef class ApplicationCore:
         cdef native.Asking asking
         cdef const native.Byte* rows = NULL
         cdef Py_ssize_t count = 0
-        holder = self.input.read_rows(xs, &rows, &count)
+        _holder = self.input.read_rows(xs, &rows, &count)
         if count == 0:
             raise ValueError("predict_many was given no rows: it expects an array of shape (n, ...) "
                              "with n >= 1")

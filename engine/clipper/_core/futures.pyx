@@ -171,7 +171,7 @@ def submit(ApplicationCore application, x, context, deadline):
     """Accept one query; its prediction comes later."""
     cdef native.Asking asking
     cdef const native.Byte* row = NULL
-    holder = application.input.read_row(x, &row)
+    _holder = application.input.read_row(x, &row)
     application.ask(&asking, context, deadline)
     cdef PredictionFuture future = PredictionFuture.__new__(PredictionFuture)
     future.application = application

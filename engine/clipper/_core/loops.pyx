@@ -6,7 +6,6 @@ eventfd that the loop reads.
 
 cimport cython
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport uint64_t
 
 from clipper._core cimport native
 from clipper._core.application cimport ApplicationCore, abandon
@@ -226,7 +225,7 @@ def ask(ApplicationCore application, x, context, deadline):
     cdef native.Asking asking
     cdef const native.Byte* row = NULL
     loop = _get_running_loop()
-    holder = application.input.read_row(x, &row)
+    _holder = application.input.read_row(x, &row)
     application.ask(&asking, context, deadline)
     cdef AsyncAnswer answer = AsyncAnswer.__new__(AsyncAnswer)
     cdef LoopPort port = port_for(application.core, loop)

@@ -62,8 +62,10 @@ cdef extern from "queue/row_blocks.h" namespace "clipper" nogil:
     cdef cppclass Block:
         pass
     cdef cppclass RowBlocks:
+
         @staticmethod
         void release(Block& block, uint32_t count) noexcept
+
         @staticmethod
         void lease(Block& block) noexcept
         size_t bytes_in_use() noexcept
@@ -275,6 +277,7 @@ cdef extern from "serving/engine.h" namespace "clipper" nogil:
                       const Asking& asking, Refusal& refusal) noexcept
         Batch* lead(Query& query, Nanos now_ns, Nanos run_limit_ns) except +
         Batch* lead_at_turn_end(Deployment& deployment, Nanos run_limit_ns) except +
+
         @staticmethod
         cbool is_driving(const Deployment& deployment) noexcept
         Batch* drive(Replica& replica, Nanos& retry_at_ns) except +

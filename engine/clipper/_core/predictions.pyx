@@ -4,7 +4,6 @@ cimport cython
 from libc.string cimport memcpy
 
 from clipper._core cimport native
-from clipper._core.tensors cimport Spec
 
 from clipper.errors import Cause
 

@@ -2,8 +2,7 @@
 
 cimport cython
 cimport numpy as cnp
-from cpython.pycapsule cimport PyCapsule_New
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libcpp.memory cimport shared_ptr, unique_ptr
 from libcpp.utility cimport move
 

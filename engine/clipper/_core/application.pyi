@@ -1,0 +1,54 @@
+from collections.abc import Hashable, Sequence
+from typing import Any, final
+
+from numpy.typing import ArrayLike
+
+from clipper.policies import BoundPolicy
+
+from .predictions import Prediction, Predictions
+from .serving import DeploymentCore, EngineCore
+from .tensors import Spec
+
+@final
+class ModelCore:
+    def __new__(cls, core: EngineCore, name: str) -> ModelCore: ...
+    @property
+    def core(self) -> EngineCore: ...
+    @property
+    def current(self) -> DeploymentCore | None: ...
+    def switch(self, deployment: DeploymentCore | None) -> DeploymentCore | None: ...
+
+class ApplicationCore:
+    def __init__(
+        self,
+        core: EngineCore,
+        name: str,
+        models: Sequence[ModelCore],
+        input: Spec,
+        output: Spec,
+        *,
+        policy: BoundPolicy | None,
+        slo: float | None,
+        has_default: bool,
+        default: Any,
+        min_confidence: float | None,
+    ) -> None: ...
+    @property
+    def core(self) -> EngineCore: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def input(self) -> Spec: ...
+    @property
+    def output(self) -> Spec: ...
+    @property
+    def has_default(self) -> bool: ...
+    @property
+    def default(self) -> Any: ...
+    def predict(
+        self, x: ArrayLike, *, context: Hashable | None = None, deadline: float | None = None
+    ) -> Prediction: ...
+    def predict_many(
+        self, xs: ArrayLike, *, context: Hashable | None = None, deadline: float | None = None
+    ) -> Predictions: ...
+    def statistics(self) -> dict[str, Any]: ...

@@ -1,0 +1,19 @@
+from collections.abc import Awaitable, Hashable
+from typing import final
+
+from numpy.typing import ArrayLike
+
+from .application import ApplicationCore
+from .predictions import Prediction
+
+@final
+class LoopPort:
+    @property
+    def outstanding(self) -> int: ...
+    @property
+    def is_orphan(self) -> bool: ...
+    def close(self) -> None: ...
+
+def ask(
+    application: ApplicationCore, x: ArrayLike, context: Hashable | None, deadline: float | None
+) -> Awaitable[Prediction]: ...

@@ -1,0 +1,40 @@
+"""The ``clipper`` command."""
+
+import argparse
+import importlib.util
+import sys
+from collections.abc import Sequence
+
+_DEMO_NEEDS = ("sklearn", "matplotlib", "rich")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; those of the process if not given.
+
+    Returns
+    -------
+    int
+        Exit status: 0 all is well, 1 a served answer was wrong, 2 something is not installed.
+    """
+    parser = argparse.ArgumentParser(prog="clipper", description="Prediction serving engine.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    demo = commands.add_parser("demo", help="serve models of handwritten digits under load")
+    demo.add_argument("--seconds", type=float, default=5.0, help="length of the load")
+    demo.add_argument("--rate", type=float, default=300.0, help="rows per second, Poisson")
+    demo.add_argument("--output", default="clipper-demo.png", help="where the picture goes")
+    demo.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args(argv)
+    missing = [name for name in _DEMO_NEEDS if importlib.util.find_spec(name) is None]
+    if missing:
+        print(
+            f"clipper demo needs {', '.join(missing)}: pip install 'clipper[demo]'", file=sys.stderr
+        )
+        return 2
+    from .demo import run  # noqa: PLC0415 - needs the demo's extra
+
+    return run(arguments.seconds, arguments.rate, arguments.output, arguments.seed)
