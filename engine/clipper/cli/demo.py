@@ -13,12 +13,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from clipper.application import Application, Prediction, PredictionFuture
+from clipper.engine import Engine
+from clipper.model import Model
+from clipper.policies import MajorityVote
 from clipper_adapters import OnnxModel, SklearnModel, TorchModel, zoo
-
-from ..application import Application, Prediction, PredictionFuture
-from ..engine import Engine
-from ..model import Model
-from ..policies import MajorityVote
 
 _SLO = 0.05
 
@@ -48,7 +47,9 @@ def run(seconds: float, rate: float, output: str, seed: int) -> int:
         status = 0
         results = []
         for application in applications:
-            results.append(_replay(application, rows, seconds, rate, seed, console))
+            results.append(
+                _replay(application, rows, seconds=seconds, rate=rate, seed=seed, console=console)
+            )
         console.print(_table(results, data.y_test))
         for result in results:
             compared, wrong = _compare(result, direct.get(result.application.name), rows)
@@ -92,7 +93,7 @@ def _deploy(engine: Engine, data: Any) -> tuple[list[Application], dict[str, NDA
 
 
 def _replay(
-    application: Application, rows: NDArray[Any], seconds: float, rate: float, seed: int,
+    application: Application, rows: NDArray[Any], *, seconds: float, rate: float, seed: int,
     console: Console,
 ) -> Result:  # fmt: skip
     """Ask at times drawn beforehand, whatever has been answered by then."""
