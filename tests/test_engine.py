@@ -283,3 +283,12 @@ def test_a_closed_engine_refuses_and_ends_what_waits() -> None:
     with pytest.raises(clipper.EngineClosedError, match="closed"):
         model.predict(1)
     engine.close()
+
+
+def test_an_undeployed_model_is_a_cause_in_every_way_of_asking(engine: clipper.Engine) -> None:
+    model = engine.deploy("m", lambda b: b, warmup=np.int64(0), default=-1)
+    engine.undeploy("m")
+    for prediction in (model.predict(1), model.predict_many([1, 2])[0]):
+        assert prediction.output == -1
+        assert prediction.why is clipper.Cause.NO_REPLICA
+        assert prediction.models == prediction.missing == {}

@@ -20,13 +20,13 @@ class Window {
  public:
   void push(const WaitingRows& entry) {
     rows_ += entry.run.rows;
-    if (in_order_.empty() || entry.deadline_ns >= in_order_.back().deadline_ns) {
-      in_order_.push_back(entry);
+    const Ordered ordered{entry, pushed_++};
+    if (in_order_.empty() || entry.deadline_ns >= in_order_.back().entry.deadline_ns) {
+      in_order_.push_back(ordered);
     } else {
-      early_.push_back({entry, pushed_});
+      early_.push_back(ordered);
       std::push_heap(early_.begin(), early_.end(), due_later);
     }
-    ++pushed_;
   }
 
   [[nodiscard]] bool empty() const noexcept { return in_order_.empty() && early_.empty(); }
@@ -35,7 +35,7 @@ class Window {
 
   /// REQUIRES: !empty()
   [[nodiscard]] const WaitingRows& head() const noexcept {
-    return head_is_early() ? early_.front().entry : in_order_.front();
+    return head_is_early() ? early_.front().entry : in_order_.front().entry;
   }
 
   /// REQUIRES: !empty()
@@ -51,7 +51,7 @@ class Window {
 
   /// Takes the first `rows` rows off the head entry. REQUIRES: fewer than the head has.
   void shorten_head(std::uint32_t rows) noexcept {
-    WaitingRows& entry = head_is_early() ? early_.front().entry : in_order_.front();
+    WaitingRows& entry = head_is_early() ? early_.front().entry : in_order_.front().entry;
     entry.offset += rows;
     entry.run.first += rows;
     entry.run.rows -= rows;
@@ -61,35 +61,32 @@ class Window {
   /// Takes out every entry that `is_dead`, handing each to `bury`.
   template <typename IsDead, typename Bury>
   void sweep(IsDead&& is_dead, Bury&& bury) {
-    const auto dead = [&](const WaitingRows& entry) {
-      if (!is_dead(entry)) return false;
-      rows_ -= entry.run.rows;
-      bury(entry);
+    const auto dead = [&](const Ordered& ordered) {
+      if (!is_dead(ordered.entry)) return false;
+      rows_ -= ordered.entry.run.rows;
+      bury(ordered.entry);
       return true;
     };
     std::erase_if(in_order_, dead);
-    if (std::erase_if(early_, [&](const Early& early) { return dead(early.entry); }) > 0) {
-      std::make_heap(early_.begin(), early_.end(), due_later);
-    }
+    if (std::erase_if(early_, dead) > 0) std::make_heap(early_.begin(), early_.end(), due_later);
   }
 
  private:
-  struct Early {
+  struct Ordered {
     WaitingRows entry;
     std::uint64_t order;  // ties go to the one that came first
   };
 
-  static bool due_later(const Early& a, const Early& b) noexcept {
+  static bool due_later(const Ordered& a, const Ordered& b) noexcept {
     return a.entry.deadline_ns != b.entry.deadline_ns ? a.entry.deadline_ns > b.entry.deadline_ns
                                                       : a.order > b.order;
   }
   [[nodiscard]] bool head_is_early() const noexcept {
-    return !early_.empty() &&
-           (in_order_.empty() || early_.front().entry.deadline_ns < in_order_.front().deadline_ns);
+    return !early_.empty() && (in_order_.empty() || due_later(in_order_.front(), early_.front()));
   }
 
-  std::deque<WaitingRows> in_order_;
-  std::vector<Early> early_;
+  std::deque<Ordered> in_order_;
+  std::vector<Ordered> early_;
   std::uint32_t rows_ = 0;
   std::uint64_t pushed_ = 0;
 };

@@ -7,6 +7,7 @@
 // one driver.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -88,7 +89,8 @@ class Deployment {
   void free_memory();
 
   [[nodiscard]] std::uint32_t waiting_rows() const noexcept {
-    return waiting_rows_.load(std::memory_order_seq_cst);
+    return static_cast<std::uint32_t>(
+        std::max<std::int64_t>(waiting_rows_.load(std::memory_order_seq_cst), 0));
   }
   [[nodiscard]] std::uint64_t arrived_rows() const noexcept {
     return arrived_rows_.load(std::memory_order_seq_cst);
@@ -143,7 +145,8 @@ class Deployment {
   std::atomic<std::uint64_t> dead_{0};
   std::atomic<Nanos> last_deadline_ns_{0};
   alignas(64) std::atomic<std::int64_t> outstanding_{0};
-  alignas(64) std::atomic<std::uint32_t> waiting_rows_{0};
+  // Below zero for a moment when a driver claims rows that push() has not counted yet.
+  alignas(64) std::atomic<std::int64_t> waiting_rows_{0};
   std::atomic<std::uint32_t> waiting_requests_{0};
   std::atomic<std::uint64_t> arrived_rows_{0};
 };

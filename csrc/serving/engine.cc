@@ -509,7 +509,7 @@ Nanos Engine::reap() noexcept {
   const std::uint32_t slots = queries_.slots();
   for (std::uint32_t slot = 0; slot < slots; ++slot) {
     Query& query = queries_.at(slot);
-    const std::uint32_t phase = query.phase.load(std::memory_order_acquire);
+    const std::uint32_t phase = query.phase.load(std::memory_order_seq_cst);
     if (!Query::is_open(phase)) continue;
     const Nanos at_ns = query.reap_at_ns.load(std::memory_order_relaxed);
     if (at_ns <= now_ns + kReapTogether) {
@@ -545,7 +545,7 @@ void Engine::close() noexcept {
   const std::uint32_t slots = queries_.slots();
   for (std::uint32_t slot = 0; slot < slots; ++slot) {
     Query& query = queries_.at(slot);
-    const std::uint32_t phase = query.phase.load(std::memory_order_acquire);
+    const std::uint32_t phase = query.phase.load(std::memory_order_seq_cst);
     if (Query::is_open(phase)) query.finish_if(phase, Cause::kCancelled, now_ns);
   }
   wake_reaper();

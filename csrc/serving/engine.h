@@ -33,9 +33,11 @@ struct Asking {
   Nanos arrived_ns = 0;       ///< 0: now; a load generator says when it should have come
   std::uint64_t context = 0;  ///< hash of the caller's context
   bool has_context = false;
-  bool will_lead = false;      ///< the caller will call lead(): no driver is woken for it now
-  bool attended = false;       ///< a thread waits and sees to the deadline; else the reaper does
-  Mailbox* mailbox = nullptr;  ///< where it goes when it is done
+  bool will_lead = false;  ///< the caller will call lead(): no driver is woken for it now
+  bool attended = false;   ///< a thread waits and sees to the deadline; else the reaper does
+  /// Where it goes when it is done. The box is read by the thread that submits, so that nobody
+  /// collects the query while it is still being submitted.
+  Mailbox* mailbox = nullptr;
   void* owner = nullptr;
 };
 
@@ -115,7 +117,7 @@ class Engine {
 
   /// Ends every open query. Afterwards submit() refuses.
   void close() noexcept;
-  [[nodiscard]] bool is_closed() const noexcept { return closed_.load(std::memory_order_acquire); }
+  [[nodiscard]] bool is_closed() const noexcept { return closed_.load(std::memory_order_seq_cst); }
   /// Whether this process is a fork of the one that made the engine.
   [[nodiscard]] bool is_forked() const noexcept;
 

@@ -120,7 +120,9 @@ void Query::make_room(std::size_t count) {
 
 void Query::open() noexcept {
   end_cause.store(Cause::kNone, std::memory_order_relaxed);
-  phase.store(generation << kGenerationShift, std::memory_order_release);
+  // Sequentially consistent: submit() looks at the reaper's time and at closed_ next, while reap()
+  // and close() write those and then look at this. One of the two sees the other.
+  phase.store(generation << kGenerationShift, std::memory_order_seq_cst);
 }
 
 bool Query::finish(Cause cause, Nanos now_ns) noexcept {

@@ -94,6 +94,70 @@ std::uint64_t ask(Engine& engine, Application& application, std::uint64_t seed) 
   return asked;
 }
 
+/// One model of one deployment, driven by the test itself in manual time.
+struct Bench {
+  ManualClock clock;
+  Engine engine{clock, 1};
+  Model& model = engine.add_model("m");
+  Deployment& deployment = deploy(engine);
+  Application& application = engine.add_application("m", {&model}, nullptr, kNever, 0.0F);
+  Nanos retry_at_ns = kNever;
+  Bench() {
+    clock.set(kSecond);
+    model.set_current(&deployment);
+  }
+  Query* ask(std::vector<std::int64_t> rows, Nanos budget_ns = kNever) {
+    Asking asking;
+    asking.attended = true;
+    asking.budget_ns = budget_ns;
+    Refusal refusal{};
+    return engine.submit(application, reinterpret_cast<const std::byte*>(rows.data()),
+                         static_cast<std::uint32_t>(rows.size()), asking, refusal);
+  }
+  Replica& replica() { return *deployment.replicas()[0]; }
+  Cause end(Query* query) {
+    Outcome outcome;
+    engine.collect(*query, 0, outcome);
+    engine.release(*query);
+    return outcome.cause;
+  }
+};
+
+TEST(expired_rows_are_never_run) {
+  Bench bench;
+  Query* query = bench.ask({1}, kMillisecond);
+  bench.clock.advance(kMillisecond);
+  CHECK(bench.engine.drive(bench.replica(), bench.retry_at_ns) == nullptr);
+  CHECK(query->is_done());
+  CHECK_EQ(bench.end(query), Cause::kDeadline);
+  CHECK_EQ(bench.deployment.rows_expired.load(), 1u);
+  CHECK_EQ(bench.deployment.outstanding(), 0);
+}
+
+TEST(a_failed_batch_answers_model_error) {
+  Bench bench;
+  Query* query = bench.ask({1});
+  Batch* batch = bench.engine.drive(bench.replica(), bench.retry_at_ns);
+  CHECK(batch != nullptr);
+  bench.engine.fail(*batch, Cause::kModelError, 1);
+  bench.engine.stop_driving(bench.replica());
+  CHECK_EQ(bench.end(query), Cause::kModelError);
+}
+
+TEST(a_full_queue_refuses) {
+  Bench bench;
+  std::vector<Query*> queries;
+  for (int i = 0; i < 512; ++i) queries.push_back(bench.ask({i}));
+  Query* refused = bench.ask({1});
+  CHECK(refused->is_done());
+  CHECK_EQ(bench.end(refused), Cause::kOverload);
+  bench.engine.close();
+  for (Query* query : queries) CHECK_EQ(bench.end(query), Cause::kCancelled);
+  CHECK(bench.ask({1}) == nullptr);
+  CHECK(bench.engine.drive(bench.replica(), bench.retry_at_ns) == nullptr);
+  CHECK_EQ(bench.deployment.outstanding(), 0);
+}
+
 TEST(every_query_ends_exactly_once_with_its_own_answer) {
   const MonotonicClock clock;
   Engine engine(clock, 1);

@@ -273,7 +273,8 @@ cdef class ApplicationCore:
             made.why = [cause_of(outcome.cause if outcome.causes == NULL else outcome.causes[i])
                         for i in range(rows)]
             made.confidence = confidences_of(&outcome, rows)
-            made._asked = [asked_rows(query, i) for i in range(query.asks)]
+            made._asked = [asked_rows(query, i) for i in range(query.asks)
+                           if query.ask(i).deployment() != NULL]
         finally:
             made._number = (<unsigned long long>query.generation << 32) | query.slot
             self.core.engine.get().release(query[0])
@@ -408,10 +409,13 @@ cdef object asked_of(native.Query* query, unsigned int row):
 
 
 cdef object asked_rows(native.Query* query, unsigned int index):
-    """One asked deployment with the causes of all rows, or None where all were answered."""
+    """One asked deployment with the causes of all rows, or None where all were answered.
+
+    REQUIRES: the ask has a deployment.
+    """
     cdef native.Deployment* deployment = query.ask(index).deployment()
     causes = [cause_of(query.ask(index).cause(row)) for row in range(query.rows)]
-    return (None if deployment == NULL else <DeploymentCore>deployment.owner,
+    return (<DeploymentCore>deployment.owner,
             causes if any(cause is not None for cause in causes) else None)
 
 

@@ -8,6 +8,7 @@ from clipper.batching import Strategy
 from clipper.errors import Cause
 from clipper.model_protocol import Runner
 
+from .futures import PredictionFuture
 from .loops import LoopPort
 from .tensors import Spec
 
@@ -15,6 +16,8 @@ from .tensors import Spec
 class EngineCore:
     @property
     def ports(self) -> list[LoopPort]: ...
+    @property
+    def watched(self) -> set[PredictionFuture]: ...
     @property
     def is_forked(self) -> bool: ...
     @property
