@@ -2,8 +2,10 @@
 
 import argparse
 import importlib.util
+import math
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 _DEMO_NEEDS = ("sklearn", "matplotlib", "rich")
 
@@ -19,16 +21,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0 all is well, 1 a served answer was wrong, 2 something is not installed.
+        Exit status: 0 all is well, 1 a served answer was wrong or
+        none could be compared, 2 something is not installed.
     """
     parser = argparse.ArgumentParser(prog="clipper", description="Prediction serving engine.")
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser("demo", help="serve models of handwritten digits under load")
-    demo.add_argument("--seconds", type=float, default=5.0, help="length of the load")
-    demo.add_argument("--rate", type=float, default=300.0, help="rows per second, Poisson")
+    demo.add_argument(
+        "--seconds", type=float, default=5.0, help="length of each application's load"
+    )
+    demo.add_argument("--rate", type=float, default=400.0, help="rows per second, Poisson")
     demo.add_argument("--output", default="clipper-demo.png", help="where the picture goes")
     demo.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
+    if not (0 < arguments.seconds < math.inf and 0 < arguments.rate < math.inf):
+        demo.error("give a --seconds and a --rate above 0")
+    if not Path(arguments.output).absolute().parent.is_dir():
+        demo.error(f"there is no folder for --output {arguments.output}")
     missing = [name for name in _DEMO_NEEDS if importlib.util.find_spec(name) is None]
     if missing:
         print(
