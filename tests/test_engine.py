@@ -292,3 +292,23 @@ def test_an_undeployed_model_is_a_cause_in_every_way_of_asking(engine: clipper.E
         assert prediction.output == -1
         assert prediction.why is clipper.Cause.NO_REPLICA
         assert prediction.models == prediction.missing == {}
+
+
+def test_a_model_that_stalled_is_probed_and_serves_again(engine: clipper.Engine) -> None:
+    stalled = [0]
+
+    def stalling(batch: np.ndarray) -> np.ndarray:
+        if stalled[0] > 0:
+            stalled[0] -= 1
+            time.sleep(0.03)
+        return batch
+
+    model = engine.deploy("s", stalling, warmup=np.int64(0), slo=0.02, default=-1)
+    stalled[0] = 5
+    until = time.monotonic() + 20
+    in_a_row = 0
+    while in_a_row < 50 and time.monotonic() < until:
+        in_a_row = 0 if model.predict(1).is_default else in_a_row + 1
+        time.sleep(0.001)
+    assert stalled[0] == 0
+    assert in_a_row == 50

@@ -16,8 +16,9 @@ constexpr std::uint64_t kStaleRuns = 4096;  // a bucket not visited for so long 
 constexpr double kSuspect = 2.0;            // this far over its bound a run looks preempted
 constexpr std::uint32_t kDriftWindow = 8;   // drift: so many of so many runs over their bounds
 constexpr int kDriftLate = 3;
-constexpr float kQuiet = 1.05F;  // spread below which runs count as regular
-constexpr double kEarly = 0.75;  // below this share of the expectation a run is early
+constexpr float kQuiet = 1.05F;        // spread below which runs count as regular
+constexpr double kEarly = 0.75;        // below this share of the expectation a run is early
+constexpr double kFarTooEarly = 0.25;  // and below this share no noise explains it
 constexpr std::uint32_t kEarlyStreak = 8;
 constexpr std::uint32_t kEarlyStreakYoung = 2;  // the first runs often compile or page in
 constexpr std::uint64_t kYoungRuns = 16;
@@ -42,20 +43,24 @@ void LatencyModel::observe(std::uint32_t rows, Nanos latency_ns) noexcept {
   }
 
   const auto expected = static_cast<double>(expected_ns(rows));
-  const double per_expected = 1.0 / (expected > 0 ? expected : latency);
+  double per_expected = 1.0 / (expected > 0 ? expected : latency);
   bool raised = false;
   if (expected > 0) {
     const auto bound = static_cast<double>(bound_ns(rows));
-    const double ratio = latency * per_expected;
+    double ratio = latency * per_expected;
     raised = latency * margin_.factor() > bound * 1.01;
     late_history_ = (late_history_ << 1) & ((1U << kDriftWindow) - 1);
     if (latency > bound) {
       const bool preempted = latency > kSuspect * bound;
-      note_late(ratio, preempted);
+      const double factor = note_late(ratio, preempted);
+      ratio /= factor;  // what this run teaches is measured by what holds now
+      per_expected /= factor;
       if (late_history_ != 0 && preempted) return;  // else it was a drift after all
     } else {
       margin_.within_bound(spread_.count() >= kWarmRuns && spread_.upper() < kQuiet);
-      note_early(place, ratio);
+      const double factor = note_early(place, ratio);
+      ratio /= factor;
+      per_expected /= factor;
     }
     if (fit_.slope_known()) spread_.add(static_cast<float>(ratio));
   }
@@ -71,34 +76,37 @@ void LatencyModel::observe(std::uint32_t rows, Nanos latency_ns) noexcept {
 bool LatencyModel::is_publishing_due() const noexcept { return 8 * unpublished_ >= age_; }
 
 /// Three late runs of eight are a drift; then late_history_ is empty again.
-void LatencyModel::note_late(double ratio, bool preempted) noexcept {
+double LatencyModel::note_late(double ratio, bool preempted) noexcept {
   late_runs_.store(late_runs_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   late_ratios_[late_count_++ % late_ratios_.size()] = ratio;
   late_history_ |= 1;
   early_streak_ = 0;
   if (std::popcount(late_history_) < kDriftLate) {
     if (!preempted) margin_.over_bound();  // no margin would have covered that
-    return;
+    return 1.0;
   }
   auto sorted = late_ratios_;
   std::sort(sorted.begin(), sorted.end());
-  start_over(sorted[1]);
+  return start_over(sorted[1]);
 }
 
-void LatencyModel::note_early(const RowBucket& place, double ratio) noexcept {
+double LatencyModel::note_early(const RowBucket& place, double ratio) noexcept {
   const bool comparable = fit_.slope_known() || (*buckets_)[place.index].window.count() > 0;
   if (ratio >= kEarly || !comparable) {
     early_streak_ = 0;
     early_worst_ = 0;
-    return;
+    return 1.0;
   }
   early_worst_ = std::max(early_worst_, ratio);
+  // A model that its bound shuts out is only probed now and then: it must be believed soon.
+  early_streak_ += ratio < kFarTooEarly ? kEarlyStreak / 2 : 1;
   const bool young = runs_.load(std::memory_order_relaxed) <= kYoungRuns;
-  if (++early_streak_ >= (young ? kEarlyStreakYoung : kEarlyStreak)) start_over(early_worst_);
+  if (early_streak_ < (young ? kEarlyStreakYoung : kEarlyStreak)) return 1.0;
+  return start_over(early_worst_);
 }
 
 /// The past holds only after scaling: everything now takes `factor` times as long.
-void LatencyModel::start_over(double factor) noexcept {
+double LatencyModel::start_over(double factor) noexcept {
   for (Bucket& bucket : *buckets_) {
     bucket.window.clear();
     bucket.mean_ns = std::min(bucket.mean_ns * static_cast<float>(factor), kLongestMean);
@@ -110,6 +118,7 @@ void LatencyModel::start_over(double factor) noexcept {
   early_streak_ = 0;
   early_worst_ = 0;
   age_ = 0;
+  return factor;
 }
 
 void LatencyModel::learn(const RowBucket& place, std::uint32_t rows, double latency_ns,

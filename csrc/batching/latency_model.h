@@ -101,9 +101,9 @@ class LatencyModel {
   void learn(const RowBucket& place, std::uint32_t rows, double latency_ns,
              double per_expected) noexcept;
   [[nodiscard]] bool is_publishing_due() const noexcept;
-  void note_late(double ratio, bool preempted) noexcept;
-  void note_early(const RowBucket& place, double ratio) noexcept;
-  void start_over(double factor) noexcept;
+  double note_late(double ratio, bool preempted) noexcept;
+  double note_early(const RowBucket& place, double ratio) noexcept;
+  double start_over(double factor) noexcept;
   [[nodiscard]] Uppers uppers() const noexcept;
   void publish() noexcept;
   void raise_bounds(std::size_t index) noexcept;

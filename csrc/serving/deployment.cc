@@ -103,7 +103,9 @@ Batch* Deployment::claim(Replica& replica, Nanos now_ns, Nanos run_limit_ns,
                          std::vector<DroppedRows>& dropped, Nanos& retry_at_ns) {
   retry_at_ns = kNever;
   Batch* batch = replica.free_batch();
-  if (batch == nullptr) return nullptr;
+  // A limit that not even one row keeps is found out before the controller decides: it may spend a
+  // probe, which only a driver without a limit can run.
+  if (batch == nullptr || replica.controller().run_bound_ns(1) > run_limit_ns) return nullptr;
   {
     const std::scoped_lock lock(window_mutex_);
     drain_queue();

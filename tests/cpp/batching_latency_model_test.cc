@@ -179,6 +179,17 @@ TEST(steps_as_of_a_padded_model_are_bounded) {
   CHECK(late <= 15);
 }
 
+TEST(a_short_stall_is_forgotten_after_a_few_runs) {
+  for (const int stalled : {1, 3, 5, 20}) {
+    LatencyModel model;
+    for (int i = 0; i < 500; ++i) model.observe(1, line(1));
+    for (int i = 0; i < stalled; ++i) model.observe(1, 600 * line(1));
+    CHECK(model.bound_ns(1) <= 2 * 600 * line(1));  // a drift is scaled once, not twice
+    for (int i = 0; i < 4; ++i) model.observe(1, line(1));
+    CHECK(model.bound_ns(1) < 3 * line(1));
+  }
+}
+
 TEST(nonsense_is_survived) {
   LatencyModel model;
   const Nanos times[] = {0, -1, 1, kNever, -kNever, std::numeric_limits<Nanos>::min(), kSecond};

@@ -278,7 +278,7 @@ cdef class ReplicaRunner:
             if self.gil_wait_ns > busy_ns // 10 and self.gil_waits == 256:
                 _log.warning(
                     "model %s waits for the GIL %.0f %% as long as it runs, because other Python "
-                    "threads compute beside it: deploy it with where=clipper.Isolated()",
+                    "threads compute beside it: let them release it, or give the model a process of its own",
                     self.deployment.name, 100 * self.gil_wait_ns / max(busy_ns, 1))
 
     def statistics(self):
