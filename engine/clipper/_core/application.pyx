@@ -21,7 +21,8 @@ from clipper.errors import PREDICTION_ERRORS, Cause, RecursionRefusedError
 
 cnp.import_array()
 
-# A caller that blocks runs a batch itself up to this bound; longer ones are left to the replica's thread.
+# A caller that blocks runs a batch itself up to this bound; longer ones are left to the replica's
+# thread.
 cdef native.Nanos _LEAD_LIMIT_NS = 2_000_000
 cdef native.Nanos _STILL_WAITING = 0  # what see_through returns instead of a time
 
@@ -146,8 +147,8 @@ cdef class ApplicationCore:
         cdef Py_ssize_t count = 0
         _holder = self.input.read_rows(xs, &rows, &count)
         if count == 0:
-            raise ValueError("predict_many was given no rows: it expects an array of shape (n, ...) "
-                             "with n >= 1")
+            raise ValueError("predict_many was given no rows: it expects an array of shape "
+                             "(n, ...) with n >= 1")
         self.ask(&asking, context, deadline)
         asking.will_lead = self.may_lead
         asking.attended = True
@@ -176,7 +177,7 @@ cdef class ApplicationCore:
         return held_ns
 
     cdef native.Nanos see_through(self, native.Query* query, native.Nanos until_ns) except -1:
-        """Lead, or wait: until the query is done, and when that was noticed, or until `until_ns`: 0."""
+        """Lead, or wait, until the query is done: when that was noticed; at `until_ns`: 0."""
         cdef native.Engine* engine = self.core.engine.get()
         cdef native.MonotonicClock* clock = &self.core.clock
         cdef native.Batch* batch
@@ -204,7 +205,7 @@ cdef class ApplicationCore:
             check_signals()
 
     cdef native.Batch* lead_at_turn_end(self) except? NULL:
-        """The batch that an event loop should run at the end of its turn; NULL: none, or too long."""
+        """The batch that an event loop should run at its turn's end; NULL: none, or too long."""
         if not self.may_lead:
             return NULL
         cdef native.Deployment* deployment
@@ -231,7 +232,7 @@ cdef class ApplicationCore:
             self.core.engine.get().release(query[0])
 
     cdef object answer(self, native.Query* query, native.Nanos held_ns):
-        """Collect a query of one row: a prediction; raises if there is neither answer nor default."""
+        """Collect a query of one row; raises if there is neither answer nor default."""
         cdef native.Outcome outcome
         cdef Prediction made = self.collect_one(query, held_ns, &outcome)
         if made.is_default and not self.has_default:

@@ -70,7 +70,7 @@ cdef class PredictionFuture:
         return self.prediction
 
     def exception(self, timeout=None):
-        """Wait as ``result`` does, and return what it would raise for causes of serving, or None."""
+        """Wait as ``result`` does; return what it would raise for causes of serving, or None."""
         if not self.taken:
             self._wait(timeout)
         if self.withdrawn:
@@ -98,7 +98,7 @@ cdef class PredictionFuture:
         return self.withdrawn
 
     def add_done_callback(self, fn):
-        """Call ``fn(self)`` when it is done: on the engine's thread, or at once if it is done now."""
+        """Call ``fn(self)`` when it is done: on the engine's thread, or at once if it is now."""
         if self.callbacks is not None:
             self.callbacks.append(fn)
         elif not self.taken and self._attach():

@@ -1,7 +1,7 @@
 """Predictions in event loops: rows of one turn run together at its end, on the loop's own thread.
 
-Batches that are too long for that go to the replica's thread; their completions come back through an
-eventfd that the loop reads.
+Batches that are too long for that go to the replica's thread; their completions come back through
+an eventfd that the loop reads.
 """
 
 cimport cython
@@ -87,7 +87,7 @@ cdef class LoopPort:
         return loop is None or loop.is_closed()
 
     def close(self):
-        """Take the last letters and leave the loop. On the loop's thread, or when it is an orphan."""
+        """Take the last letters and leave the loop. On its thread, or when it is an orphan."""
         self.take_letters()
         loop = self.loop()
         if loop is not None and not loop.is_closed():

@@ -85,7 +85,7 @@ cdef class EngineCore:
         self.engine.get().wake_reaper()
 
     def reap(self, should_stop):
-        """Run the reaper: ends unattended queries in time and runs callbacks, until told to stop."""
+        """Run the reaper: end unattended queries in time, run callbacks, until told to stop."""
         cdef native.Nanos until_ns
         cdef native.Letter* letter
         cdef native.Letter* following
@@ -245,7 +245,7 @@ cdef class ReplicaRunner:
         self.handle.stop()
 
     def serve(self):
-        """Drive the replica whenever no caller leads, until stop(). Runs on the replica's thread."""
+        """Drive the replica whenever no caller leads, until stop(). On the replica's thread."""
         cdef EngineCore core = self.deployment.engine
         cdef native.Replica* replica = self.handle
         cdef native.Nanos retry_at_ns = native.kNever
@@ -278,7 +278,8 @@ cdef class ReplicaRunner:
             if self.gil_wait_ns > busy_ns // 10 and self.gil_waits == 256:
                 _log.warning(
                     "model %s waits for the GIL %.0f %% as long as it runs, because other Python "
-                    "threads compute beside it: let them release it, or give the model a process of its own",
+                    "threads compute beside it: let them release it, or give the model a "
+                    "process of its own",
                     self.deployment.name, 100 * self.gil_wait_ns / max(busy_ns, 1))
 
     def statistics(self):
@@ -366,7 +367,7 @@ cdef DLPackBatch dlpack_of(native.Batch* batch, Spec spec):
 cdef native.Nanos run_batch(EngineCore core, native.Batch* batch) except -1:
     """Run a claimed batch to its end: whatever the model does, its rows are answered.
 
-    Returns when it ended. An exception that is none of the model's business (KeyboardInterrupt) goes on.
+    Returns when it ended. One that is none of the model's business (KeyboardInterrupt) goes on.
     """
     cdef native.Replica* replica = batch.replica
     cdef ReplicaRunner runner = <ReplicaRunner>replica.owner
@@ -415,7 +416,8 @@ def convert_outputs(Spec spec, outputs, Py_ssize_t rows, str name):
                          f"expected {wanted}")
     if array.dtype != spec.dtype:
         is_array = hasattr(outputs, "dtype")
-        if is_array or array.dtype == object or not np.can_cast(array.dtype, spec.dtype, "same_kind"):
+        is_safe = array.dtype != object and np.can_cast(array.dtype, spec.dtype, "same_kind")
+        if is_array or not is_safe:
             raise TypeError(f"model {name!r} returned {array.dtype}, expected {wanted}: convert it "
                             f"with .astype('{spec.dtype.name}') or declare the output as it is")
         array = array.astype(spec.dtype)

@@ -67,13 +67,14 @@ cdef class Spec:
         return values
 
     def _convert(self, value, int batch_axes):
-        """Everything that is not an array of the right kind: strided ones, lists, other libraries'."""
+        """What is not an array of the right kind: strided ones, lists, other libraries'."""
         if not isinstance(value, (np.ndarray, np.generic)):
             value = self._import(value)
         array = np.asarray(value)
         if array.dtype != self.dtype:
             raise TypeError(
-                f"the input has dtype {array.dtype}, but the model expects {self._wanted(batch_axes)}: "
+                f"the input has dtype {array.dtype}, but the model expects "
+                f"{self._wanted(batch_axes)}: "
                 f"convert it with .astype('{self.dtype.name}')")
         if array.shape[batch_axes:] != self.shape or array.ndim != self.ndim + batch_axes:
             raise ValueError(
