@@ -312,3 +312,37 @@ def test_a_model_that_stalled_is_probed_and_serves_again(engine: clipper.Engine)
         time.sleep(0.001)
     assert stalled[0] == 0
     assert in_a_row == 50
+
+
+def test_rows_of_an_undeployed_model_are_zeros_without_a_default(engine: clipper.Engine) -> None:
+    wide = clipper.Tensor("float64", (50,))
+    model = engine.deploy("wide", lambda b: b, input=wide, output=wide)
+    engine.undeploy("wide")
+    many = model.predict_many(np.ones((40, 50)))
+    assert many.why == [clipper.Cause.NO_REPLICA] * 40
+    assert many.output.shape == (40, 50)
+    assert not many.output.any()
+
+
+def test_a_name_deployed_again_with_other_specs_leaves_old_applications_alone(
+    engine: clipper.Engine,
+) -> None:
+    engine.deploy("m", lambda b: b, warmup=np.int64(0))
+    old = engine.create_application("old", models=["m"], slo=None, default=-1)
+    engine.undeploy("m")
+    engine.deploy("m", lambda b: b.sum(axis=1), warmup=np.ones(1000))
+    assert old.predict(1).why is clipper.Cause.NO_REPLICA
+    assert engine.model("m").predict(np.ones(1000)).output == 1000
+    engine.undeploy("m")
+    engine.deploy("m", lambda b: b.sum(axis=1), warmup=np.ones(1000))
+    new = engine.create_application("new", models=["m"], slo=None)
+    assert new.predict(np.ones(1000)).output == 1000
+    assert engine.model("m").batch_bound(1) > 0.0
+
+
+def test_the_same_specs_under_a_name_serve_its_applications_again(engine: clipper.Engine) -> None:
+    engine.deploy("m", lambda b: b, warmup=np.int64(0))
+    application = engine.create_application("a", models=["m"], slo=None, default=-1)
+    engine.undeploy("m")
+    engine.deploy("m", lambda b: b + 1, warmup=np.int64(0))
+    assert application.predict(1).output == 2

@@ -3,8 +3,10 @@
 //
 // Thread safety: all of it, except where a driver is required. Deployments are never destroyed
 // while their engine lives, so a stale pointer is always safe to enter(), and then tells that it is
-// closed. Invariants: rows pushed = rows claimed + rows dropped + rows waiting. A row is claimed by
-// one driver.
+// closed.
+//
+// Invariants: rows pushed = rows claimed + rows dropped + rows waiting. A row is claimed by one
+// driver.
 #pragma once
 
 #include <algorithm>

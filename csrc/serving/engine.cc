@@ -1,40 +1,17 @@
 #include "serving/engine.h"
 
-#include <poll.h>
-#include <pthread.h>
-
 #include <algorithm>
 #include <array>
 #include <cstring>
 #include <new>
 #include <span>
 
-#include "base/parker.h"
+#include "base/fork_epoch.h"
 
 namespace clipper {
-namespace {
-
-// Counts the forks that led to this process, to recognise engines that were made before the last
-// one.
-std::atomic<int> fork_epoch{0};
-
-int current_fork_epoch() {
-  static const int registered =
-      pthread_atfork(nullptr, nullptr, [] { fork_epoch.fetch_add(1, std::memory_order_relaxed); });
-  static_cast<void>(registered);
-  return fork_epoch.load(std::memory_order_relaxed);
-}
-
-// Deadlines that lie this close together are reaped together.
-constexpr Nanos kReapTogether = 50 * kMicrosecond;
-
-}  // namespace
 
 Engine::Engine(const Clock& clock, std::uint64_t seed, Nanos first_reserve_ns)
-    : clock_(clock),
-      fork_epoch_(current_fork_epoch()),
-      reserve_(first_reserve_ns),
-      random_state_(seed) {}
+    : clock_(clock), fork_epoch_(fork_epoch()), reserve_(first_reserve_ns), random_state_(seed) {}
 
 Engine::~Engine() = default;
 
@@ -64,8 +41,7 @@ Application& Engine::add_application(std::string name, std::vector<Model*> model
   return *applications_.back();
 }
 
-// ---- the first half of the picture: a query on its way in
-// -------------------------------------------
+// ---- the first half of the picture: a query on its way in ---------------------------------------
 
 Query* Engine::submit(Application& application, const std::byte* rows, std::uint32_t count,
                       const Asking& asking, Refusal& refusal) noexcept {
@@ -189,8 +165,15 @@ void Engine::refuse(Query& query, std::uint16_t index, Cause cause, std::uint32_
   if (deployment != nullptr) deployment->leave(rows);
 }
 
-// ---- drivers
-// ----------------------------------------------------------------------------------------
+// SplitMix64 over a shared counter: every query its own bits, without a lock.
+std::uint64_t Engine::random_bits() noexcept {
+  std::uint64_t bits = random_state_.fetch_add(0x9e3779b97f4a7c15ULL, std::memory_order_relaxed);
+  bits = (bits ^ (bits >> 30)) * 0xbf58476d1ce4e5b9ULL;
+  bits = (bits ^ (bits >> 27)) * 0x94d049bb133111ebULL;
+  return bits ^ (bits >> 31);
+}
+
+// ---- drivers ------------------------------------------------------------------------------------
 
 namespace {
 
@@ -266,8 +249,7 @@ Batch* Engine::claim(Replica& replica, Nanos now_ns, Nanos run_limit_ns, Nanos& 
   return batch;
 }
 
-// ---- the second half of the picture: answers on their way out
-// ---------------------------------------
+// ---- the second half of the picture: answers on their way out -----------------------------------
 
 Nanos Engine::complete(Batch& batch, const std::byte* outputs) {
   const Nanos now_ns = clock_.now_ns();
@@ -345,222 +327,6 @@ void Engine::flush(Deployment& deployment, Cause cause) {
   std::vector<DroppedRows> dropped;
   deployment.take_all(dropped, cause);
   answer_dropped(deployment, dropped, clock_.now_ns());
-}
-
-// ---- owners
-// -----------------------------------------------------------------------------------------
-
-namespace {
-
-constexpr Nanos kSpinAtMost = 50 * kMicrosecond;
-
-void relax() noexcept { __builtin_ia32_pause(); }
-
-}  // namespace
-
-// Spinning costs a core, parking about 20 us of latency: spin only when the answer is that near.
-void Engine::spin(const Query& query) const noexcept {
-  const Deployment* deployment = query.asks == 1 ? query.first_ask.deployment() : nullptr;
-  if (deployment == nullptr || deployment->waiting_rows() > 0) return;
-  const Nanos now_ns = clock_.now_ns();
-  Nanos near_ns = kNever;
-  for (const auto& replica : deployment->replicas()) {
-    near_ns = std::min(near_ns, replica->free_at_ns(now_ns));
-  }
-  if (near_ns - now_ns > kSpinAtMost) return;
-  const Nanos until_ns = near_ns + kSpinAtMost / 2;
-  while (!query.is_done() && clock_.now_ns() < until_ns) relax();
-}
-
-WaitResult Engine::wait(Query& query, Nanos until_ns) noexcept {
-  spin(query);
-  for (;;) {
-    std::uint32_t phase = query.phase.load(std::memory_order_acquire);
-    if ((phase & Query::kDone) != 0) break;
-    if (clock_.now_ns() >= until_ns) return WaitResult::kTimedOut;
-    if ((phase & Query::kAwaited) == 0 &&
-        !query.phase.compare_exchange_weak(phase, phase | Query::kAwaited,
-                                           std::memory_order_acq_rel)) {
-      continue;
-    }
-    if (park_until(query.phase, phase | Query::kAwaited, until_ns) == ParkResult::kInterrupted &&
-        !query.is_done()) {
-      return WaitResult::kInterrupted;
-    }
-  }
-  return WaitResult::kDone;
-}
-
-bool Engine::withdraw(Query& query, Cause cause) noexcept {
-  return query.finish(cause, clock_.now_ns());
-}
-
-void Engine::collect(Query& query, Nanos held_ns, Outcome& outcome) {
-  if (!query.is_done()) query.finish(Cause::kCancelled, clock_.now_ns());
-  while (!query.is_done()) relax();  // somebody else is between winning and publishing
-  query.reap_at_ns.store(kNever, std::memory_order_relaxed);
-  Nanos started_ns = 0;
-  for (std::uint16_t i = 0; i < query.asks; ++i) {
-    Ask& ask = query.ask(i);
-    if (ask.seal() && ask.deployment() != nullptr) ask.deployment()->note_dead();
-    started_ns = std::max(started_ns, ask.started_ns());
-    if (outcome.error_id == 0) outcome.error_id = ask.error_id();
-  }
-  if (held_ns == 0) held_ns = query.done_ns.load(std::memory_order_relaxed);
-  outcome.latency_ns = held_ns - query.arrived_ns;
-  outcome.queued_ns = started_ns == 0 ? 0 : std::max<Nanos>(started_ns - query.arrived_ns, 0);
-  if (query.asks == 1) {
-    take_only_answer(query, outcome);
-  } else {
-    combine(query, outcome);
-  }
-  count(query, outcome, held_ns);
-}
-
-void Engine::take_only_answer(Query& query, Outcome& outcome) {
-  Ask& ask = query.first_ask;
-  ask.settle(query.rows, query.end_cause.load(std::memory_order_relaxed));
-  outcome.holder = &ask.outputs();
-  outcome.outputs = ask.outputs().data();
-  outcome.causes = query.rows == 1 ? nullptr : ask.causes();
-  outcome.cause = ask.cause(0);
-  outcome.confidence = outcome.cause == Cause::kNone ? 1.0F : 0.0F;
-}
-
-void Engine::combine(Query& query, Outcome& outcome) {
-  std::size_t row_bytes = 0;
-  for (std::uint16_t i = 0; i < query.asks; ++i) {
-    Ask& ask = query.ask(i);
-    ask.settle(query.rows, query.end_cause.load(std::memory_order_relaxed));
-    if (ask.deployment() != nullptr) row_bytes = ask.deployment()->output_row_bytes();
-  }
-  query.combined.allocate(query.rows * row_bytes);
-  query.combined_causes = std::make_unique<Cause[]>(query.rows);
-  query.confidences = std::make_unique<float[]>(query.rows);
-  for (std::uint32_t row = 0; row < query.rows; ++row) {
-    query.combined_causes[row] = combine_row(query, row, row_bytes, query.confidences[row]);
-  }
-  outcome.holder = &query.combined;
-  outcome.outputs = query.combined.data();
-  outcome.causes = query.combined_causes.get();
-  outcome.confidences = query.confidences.get();
-  outcome.cause = outcome.causes[0];
-  outcome.confidence = outcome.confidences[0];
-}
-
-Cause Engine::combine_row(Query& query, std::uint32_t row, std::size_t row_bytes,
-                          float& confidence) {
-  std::array<Answer, kMaxAsks> answers{};
-  Cause why = Cause::kNone;
-  for (std::uint16_t i = 0; i < query.asks; ++i) {
-    Ask& ask = query.ask(i);
-    answers[i].model = ask.model_index();
-    const Cause cause = ask.cause(row);
-    if (cause == Cause::kNone) {
-      answers[i].output = ask.outputs().data() + row * row_bytes;
-    } else if (why == Cause::kNone) {
-      why = cause;
-    }
-  }
-  const Application& application = *query.application;
-  const Combined combined = application.policy->combine(
-      std::span(answers).first(query.asks), row_bytes, query.combined.data() + row * row_bytes);
-  confidence = combined.confidence;
-  if (!combined.answered) return why;
-  return combined.confidence < application.min_confidence ? Cause::kLowConfidence : Cause::kNone;
-}
-
-void Engine::count(Query& query, const Outcome& outcome, Nanos held_ns) noexcept {
-  Application& application = *query.application;
-  application.latency_ns.record(outcome.latency_ns);
-  std::uint32_t answered = 0;
-  if (outcome.causes == nullptr) {
-    application.rows_by_cause[static_cast<std::size_t>(outcome.cause)].fetch_add(
-        query.rows, std::memory_order_relaxed);
-    answered = outcome.cause == Cause::kNone ? query.rows : 0;
-  } else {
-    for (std::uint32_t row = 0; row < query.rows; ++row) {
-      application.rows_by_cause[static_cast<std::size_t>(outcome.causes[row])].fetch_add(
-          1, std::memory_order_relaxed);
-      answered += outcome.causes[row] == Cause::kNone;
-    }
-  }
-  if (held_ns <= query.deadline_ns) {
-    application.rows_in_time.fetch_add(answered, std::memory_order_relaxed);
-  }
-}
-
-void Engine::release(Query& query) noexcept {
-  query.combined.clear();
-  query.combined_causes.reset();
-  query.confidences.reset();
-  for (std::uint16_t i = 0; i < query.asks; ++i) query.ask(i).outputs().clear();
-  queries_.release(query);
-}
-
-// ---- the reaper, the end
-// ----------------------------------------------------------------------------
-
-Nanos Engine::reap() noexcept {
-  const Nanos now_ns = clock_.now_ns();
-  // Queries that are submitted during the scan lower it again.
-  next_reap_ns_.store(kNever, std::memory_order_seq_cst);
-  Nanos next_ns = kNever;
-  const std::uint32_t slots = queries_.slots();
-  for (std::uint32_t slot = 0; slot < slots; ++slot) {
-    Query& query = queries_.at(slot);
-    const std::uint32_t phase = query.phase.load(std::memory_order_seq_cst);
-    if (!Query::is_open(phase)) continue;
-    const Nanos at_ns = query.reap_at_ns.load(std::memory_order_relaxed);
-    if (at_ns <= now_ns + kReapTogether) {
-      query.finish_if(phase, Cause::kDeadline, now_ns);
-    } else {
-      next_ns = std::min(next_ns, at_ns);
-    }
-  }
-  Nanos seen_ns = next_reap_ns_.load(std::memory_order_seq_cst);
-  while (next_ns < seen_ns &&
-         !next_reap_ns_.compare_exchange_weak(seen_ns, next_ns, std::memory_order_seq_cst)) {
-  }
-  return std::min(next_ns, seen_ns);
-}
-
-void Engine::wait_for_reaping(Nanos until_ns) noexcept {
-  reaper_asleep_.store(true, std::memory_order_seq_cst);
-  // A query that was submitted before the flag was set has not woken us: look once more.
-  if (next_reap_ns_.load(std::memory_order_seq_cst) >= until_ns && reaper_box_.empty()) {
-    const Nanos left_ns = std::max<Nanos>(until_ns - clock_.now_ns(), 0);
-    const timespec left{static_cast<time_t>(left_ns / kSecond),
-                        static_cast<long>(left_ns % kSecond)};
-    pollfd doorbell{reaper_box_.fd(), POLLIN, 0};
-    static_cast<void>(ppoll(&doorbell, 1, until_ns == kNever ? nullptr : &left, nullptr));
-  }
-  reaper_asleep_.store(false, std::memory_order_seq_cst);
-  reaper_box_.clear_signal();
-}
-
-void Engine::close() noexcept {
-  closed_.store(true, std::memory_order_seq_cst);
-  const Nanos now_ns = clock_.now_ns();
-  const std::uint32_t slots = queries_.slots();
-  for (std::uint32_t slot = 0; slot < slots; ++slot) {
-    Query& query = queries_.at(slot);
-    const std::uint32_t phase = query.phase.load(std::memory_order_seq_cst);
-    if (Query::is_open(phase)) query.finish_if(phase, Cause::kCancelled, now_ns);
-  }
-  wake_reaper();
-}
-
-bool Engine::is_forked() const noexcept {
-  return fork_epoch.load(std::memory_order_relaxed) != fork_epoch_;
-}
-
-// SplitMix64 over a shared counter: every query its own bits, without a lock.
-std::uint64_t Engine::random_bits() noexcept {
-  std::uint64_t bits = random_state_.fetch_add(0x9e3779b97f4a7c15ULL, std::memory_order_relaxed);
-  bits = (bits ^ (bits >> 30)) * 0xbf58476d1ce4e5b9ULL;
-  bits = (bits ^ (bits >> 27)) * 0x94d049bb133111ebULL;
-  return bits ^ (bits >> 31);
 }
 
 }  // namespace clipper

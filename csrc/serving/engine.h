@@ -5,6 +5,9 @@
 //   complete  copy outputs -> end queries -> wake their owners
 //   collect   combine -> confidence -> metrics               (the owner's own thread)
 //
+// The first half is in engine.cc, with its drivers and complete(); collect() and waiting in
+// engine_collect.cc; the reaper and the end in engine_reap.cc.
+//
 // C++ never calls out of here: drivers pull batches with claim() and hand results over with
 // complete().
 //

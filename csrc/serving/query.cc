@@ -8,8 +8,8 @@
 namespace clipper {
 namespace {
 
-// The ask's word, from the top: generation : 24 | attempt : 8 | sealed : 1 | writers : 7 |
-// remaining : 24
+// The ask's word, from the top:
+// generation : 24 | attempt : 8 | sealed : 1 | writers : 7 | remaining : 24
 constexpr int kWritersShift = 24;
 constexpr std::uint64_t kWriter = std::uint64_t{1} << kWritersShift;
 constexpr std::uint64_t kWritersMask = std::uint64_t{0x7f} << kWritersShift;
@@ -35,8 +35,8 @@ Mailbox* closed_mailbox() { return reinterpret_cast<Mailbox*>(std::uintptr_t{1})
 }  // namespace
 
 void OutputRows::allocate(std::size_t bytes) {
-  if (bytes > kInlineBytes)
-    heap_.reset(new std::byte[bytes]);  // not cleared: written before it is read
+  // Not cleared: written before it is read.
+  if (bytes > kInlineBytes) heap_.reset(new std::byte[bytes]);
 }
 
 void Ask::open(Deployment* deployment, std::uint16_t model_index, std::uint32_t rows,

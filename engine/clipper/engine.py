@@ -62,6 +62,7 @@ class Engine:
         self._keep_versions = keep_versions
         self._models: dict[str, Model] = {}
         self._model_cores: dict[str, ModelCore] = {}
+        self._specs: dict[str, tuple[Tensor, Tensor]] = {}  # input and output of each place
         self._applications: dict[str, Application] = {}
         self._lock = threading.RLock()
         self._deploying: set[str] = set()
@@ -383,8 +384,13 @@ class Engine:
 
     def _new_model(self, request: DeployRequest, deployment: Deployment, default: Any) -> Model:
         name, core = request.name, deployment.core
-        # A name that was undeployed keeps its place in the core: applications may still link it.
-        model_core = self._model_cores.setdefault(name, ModelCore(self._core, name))
+        _check_objective_of(request.slo, name, deployment)
+        specs = (core.input.tensor, core.output.tensor)
+        # A name that was undeployed keeps its place in the core, as applications may still link it.
+        # They hold on to its specs: a model with others gets a place of its own.
+        if self._specs.get(name) != specs:
+            self._model_cores[name], self._specs[name] = ModelCore(self._core, name), specs
+        model_core = self._model_cores[name]
         model = Model(
             self._core, name, [model_core], core.input, core.output, policy=None, slo=request.slo,
             has_default=default is not NO_DEFAULT, default=default, min_confidence=None,
@@ -392,7 +398,6 @@ class Engine:
         model._adopt(self, model_core)
         model._slo = request.slo
         model._model_names = (name,)
-        _check_objective_of(request.slo, name, deployment)
         return model
 
 

@@ -93,6 +93,24 @@ class Model(Application):
         """Tracebacks of the current version's recent errors, oldest first."""
         return [] if self._current is None else [text for _, _, text in self._current.core.errors]
 
+    def batch_bound(self, rows: int) -> float:
+        """Return what a batch of ``rows`` takes at most, as learned so far.
+
+        Parameters
+        ----------
+        rows : int
+            At least 1.
+
+        Returns
+        -------
+        float
+            Seconds, the slowest replica's; 0 if it is not known yet.
+        """
+        if rows < 1:
+            raise ValueError(f"rows is {rows}: give 1 or more")
+        runners = [] if self._current is None else self._current.core.runners
+        return max((runner.bound(rows) for runner in runners), default=0.0)
+
     def rollback(self) -> int | str:
         """Let the version before the current one answer again; no query is lost.
 

@@ -266,13 +266,16 @@ cdef class ApplicationCore:
         cdef uint64_t rows = query.rows
         try:
             self.core.engine.get().collect(query[0], held_ns, outcome)
-            if outcome.holder.is_inline():
+            made.why = [cause_of(outcome.cause if outcome.causes == NULL else outcome.causes[i])
+                        for i in range(rows)]
+            if None not in made.why:
+                # Nothing was answered: where no model was asked, there is not even memory for it.
+                made.output = np.zeros((rows, *self.output.shape), self.output.dtype)
+            elif outcome.holder.is_inline():
                 made.output = self.output.rows_from(outcome.outputs, rows)
             else:
                 memory = take_memory(outcome.holder)
                 made.output = self.output.rows_over(outcome.outputs, rows, memory)
-            made.why = [cause_of(outcome.cause if outcome.causes == NULL else outcome.causes[i])
-                        for i in range(rows)]
             made.confidence = confidences_of(&outcome, rows)
             made._asked = [asked_rows(query, i) for i in range(query.asks)
                            if query.ask(i).deployment() != NULL]

@@ -64,7 +64,7 @@ cdef class Prediction:
         else:
             memory = take_memory(holder)
             array = self.spec.rows_over(memory.data, 1, memory)
-            self._output = array[0] if self.spec.ndim > 0 else array[0]
+            self._output = array[0]
 
     @property
     def output(self):

@@ -229,11 +229,10 @@ def _draw(results: list[Result], output: str) -> None:
         name = result.application.name
         latencies = np.sort(np.array(result.latencies)[_answered(result)]) * 1e3
         left.plot(latencies, np.linspace(0, 1, len(latencies)), label=name)
-        if not isinstance(result.application, Model) or result.application._current is None:
+        if not isinstance(result.application, Model):
             continue
-        runner = result.application._current.core.runners[0]
         sizes = np.unique(np.logspace(0, 7, 22, base=2).astype(int))
-        bounds = np.array([runner.bound(int(size)) for size in sizes]) * 1e3
+        bounds = np.array([result.application.batch_bound(int(n)) for n in sizes]) * 1e3
         (line,) = right.plot(sizes[bounds > 0], bounds[bounds > 0], label=f"{name}: learned bound")
         if result.replica is not None and result.replica["batches"]:
             run = result.replica["run_seconds"]["p50"] * 1e3

@@ -1,0 +1,158 @@
+// The owner's side of the engine: waiting for a query, and making one answer of what came.
+#include <algorithm>
+#include <array>
+#include <span>
+
+#include "base/parker.h"
+#include "serving/engine.h"
+
+namespace clipper {
+namespace {
+
+constexpr Nanos kSpinAtMost = 50 * kMicrosecond;
+
+void relax() noexcept { __builtin_ia32_pause(); }
+
+}  // namespace
+
+// Spinning costs a core, parking about 20 us of latency: spin only when the answer is that near.
+void Engine::spin(const Query& query) const noexcept {
+  const Deployment* deployment = query.asks == 1 ? query.first_ask.deployment() : nullptr;
+  if (deployment == nullptr || deployment->waiting_rows() > 0) return;
+  const Nanos now_ns = clock_.now_ns();
+  Nanos near_ns = kNever;
+  for (const auto& replica : deployment->replicas()) {
+    near_ns = std::min(near_ns, replica->free_at_ns(now_ns));
+  }
+  if (near_ns - now_ns > kSpinAtMost) return;
+  const Nanos until_ns = near_ns + kSpinAtMost / 2;
+  while (!query.is_done() && clock_.now_ns() < until_ns) relax();
+}
+
+WaitResult Engine::wait(Query& query, Nanos until_ns) noexcept {
+  spin(query);
+  for (;;) {
+    std::uint32_t phase = query.phase.load(std::memory_order_acquire);
+    if ((phase & Query::kDone) != 0) break;
+    if (clock_.now_ns() >= until_ns) return WaitResult::kTimedOut;
+    if ((phase & Query::kAwaited) == 0 &&
+        !query.phase.compare_exchange_weak(phase, phase | Query::kAwaited,
+                                           std::memory_order_acq_rel)) {
+      continue;
+    }
+    if (park_until(query.phase, phase | Query::kAwaited, until_ns) == ParkResult::kInterrupted &&
+        !query.is_done()) {
+      return WaitResult::kInterrupted;
+    }
+  }
+  return WaitResult::kDone;
+}
+
+bool Engine::withdraw(Query& query, Cause cause) noexcept {
+  return query.finish(cause, clock_.now_ns());
+}
+
+void Engine::collect(Query& query, Nanos held_ns, Outcome& outcome) {
+  if (!query.is_done()) query.finish(Cause::kCancelled, clock_.now_ns());
+  while (!query.is_done()) relax();  // somebody else is between winning and publishing
+  query.reap_at_ns.store(kNever, std::memory_order_relaxed);
+  Nanos started_ns = 0;
+  for (std::uint16_t i = 0; i < query.asks; ++i) {
+    Ask& ask = query.ask(i);
+    if (ask.seal() && ask.deployment() != nullptr) ask.deployment()->note_dead();
+    started_ns = std::max(started_ns, ask.started_ns());
+    if (outcome.error_id == 0) outcome.error_id = ask.error_id();
+  }
+  if (held_ns == 0) held_ns = query.done_ns.load(std::memory_order_relaxed);
+  outcome.latency_ns = held_ns - query.arrived_ns;
+  outcome.queued_ns = started_ns == 0 ? 0 : std::max<Nanos>(started_ns - query.arrived_ns, 0);
+  if (query.asks == 1) {
+    take_only_answer(query, outcome);
+  } else {
+    combine(query, outcome);
+  }
+  count(query, outcome, held_ns);
+}
+
+void Engine::take_only_answer(Query& query, Outcome& outcome) {
+  Ask& ask = query.first_ask;
+  ask.settle(query.rows, query.end_cause.load(std::memory_order_relaxed));
+  outcome.holder = &ask.outputs();
+  outcome.outputs = ask.outputs().data();
+  outcome.causes = query.rows == 1 ? nullptr : ask.causes();
+  outcome.cause = ask.cause(0);
+  outcome.confidence = outcome.cause == Cause::kNone ? 1.0F : 0.0F;
+}
+
+void Engine::combine(Query& query, Outcome& outcome) {
+  std::size_t row_bytes = 0;
+  for (std::uint16_t i = 0; i < query.asks; ++i) {
+    Ask& ask = query.ask(i);
+    ask.settle(query.rows, query.end_cause.load(std::memory_order_relaxed));
+    if (ask.deployment() != nullptr) row_bytes = ask.deployment()->output_row_bytes();
+  }
+  query.combined.allocate(query.rows * row_bytes);
+  query.combined_causes = std::make_unique<Cause[]>(query.rows);
+  query.confidences = std::make_unique<float[]>(query.rows);
+  for (std::uint32_t row = 0; row < query.rows; ++row) {
+    query.combined_causes[row] = combine_row(query, row, row_bytes, query.confidences[row]);
+  }
+  outcome.holder = &query.combined;
+  outcome.outputs = query.combined.data();
+  outcome.causes = query.combined_causes.get();
+  outcome.confidences = query.confidences.get();
+  outcome.cause = outcome.causes[0];
+  outcome.confidence = outcome.confidences[0];
+}
+
+Cause Engine::combine_row(Query& query, std::uint32_t row, std::size_t row_bytes,
+                          float& confidence) {
+  std::array<Answer, kMaxAsks> answers{};
+  Cause why = Cause::kNone;
+  for (std::uint16_t i = 0; i < query.asks; ++i) {
+    Ask& ask = query.ask(i);
+    answers[i].model = ask.model_index();
+    const Cause cause = ask.cause(row);
+    if (cause == Cause::kNone) {
+      answers[i].output = ask.outputs().data() + row * row_bytes;
+    } else if (why == Cause::kNone) {
+      why = cause;
+    }
+  }
+  const Application& application = *query.application;
+  const Combined combined = application.policy->combine(
+      std::span(answers).first(query.asks), row_bytes, query.combined.data() + row * row_bytes);
+  confidence = combined.confidence;
+  if (!combined.answered) return why;
+  return combined.confidence < application.min_confidence ? Cause::kLowConfidence : Cause::kNone;
+}
+
+void Engine::count(Query& query, const Outcome& outcome, Nanos held_ns) noexcept {
+  Application& application = *query.application;
+  application.latency_ns.record(outcome.latency_ns);
+  std::uint32_t answered = 0;
+  if (outcome.causes == nullptr) {
+    application.rows_by_cause[static_cast<std::size_t>(outcome.cause)].fetch_add(
+        query.rows, std::memory_order_relaxed);
+    answered = outcome.cause == Cause::kNone ? query.rows : 0;
+  } else {
+    for (std::uint32_t row = 0; row < query.rows; ++row) {
+      application.rows_by_cause[static_cast<std::size_t>(outcome.causes[row])].fetch_add(
+          1, std::memory_order_relaxed);
+      answered += outcome.causes[row] == Cause::kNone;
+    }
+  }
+  if (held_ns <= query.deadline_ns) {
+    application.rows_in_time.fetch_add(answered, std::memory_order_relaxed);
+  }
+}
+
+void Engine::release(Query& query) noexcept {
+  query.combined.clear();
+  query.combined_causes.reset();
+  query.confidences.reset();
+  for (std::uint16_t i = 0; i < query.asks; ++i) query.ask(i).outputs().clear();
+  queries_.release(query);
+}
+
+}  // namespace clipper
