@@ -93,9 +93,9 @@ bool Deployment::push(const WaitingRows& entry) noexcept {
   return true;
 }
 
-void Deployment::wake_a_driver() noexcept {
+void Deployment::wake_a_driver(bool patient) noexcept {
   for (const auto& replica : replicas_) {
-    if (!replica->is_driven() && replica->wake_thread()) return;
+    if (!replica->is_driven() && replica->wake_thread(patient)) return;
   }
 }
 

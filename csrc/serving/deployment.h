@@ -64,8 +64,8 @@ class Deployment {
   }
   /// False: the queue is full.
   [[nodiscard]] bool push(const WaitingRows& entry) noexcept;
-  /// Wakes a sleeping thread of a replica that nobody drives.
-  void wake_a_driver() noexcept;
+  /// Wakes a sleeping thread of a replica that nobody drives. `patient`: somebody may lead soon.
+  void wake_a_driver(bool patient = false) noexcept;
 
   // The way out.
 

@@ -9,6 +9,12 @@
 #include "base/fork_epoch.h"
 
 namespace clipper {
+namespace {
+
+// Queries with less time than this cannot wait for somebody who may lead.
+constexpr Nanos kPatientBudget = 10 * kMillisecond;
+
+}  // namespace
 
 Engine::Engine(const Clock& clock, std::uint64_t seed, Nanos first_reserve_ns)
     : clock_(clock), fork_epoch_(fork_epoch()), reserve_(first_reserve_ns), random_state_(seed) {}
@@ -68,8 +74,9 @@ Query* Engine::submit(Application& application, const std::byte* rows, std::uint
   if (!asking.attended) watch_deadline(*query);
   for (std::uint16_t i = 0; i < asks; ++i) enqueue(*query, i, rows);
   if (!asking.will_lead || asks > 1) {
+    const bool patient = asking.may_lead && asks == 1 && asking.budget_ns >= kPatientBudget;
     for (std::uint16_t i = 0; i < asks; ++i) {
-      if (Deployment* deployment = query->ask(i).deployment()) deployment->wake_a_driver();
+      if (Deployment* deployment = query->ask(i).deployment()) deployment->wake_a_driver(patient);
     }
   }
   // close() may have looked for open queries before this one was.

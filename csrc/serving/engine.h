@@ -37,6 +37,7 @@ struct Asking {
   std::uint64_t context = 0;  ///< hash of the caller's context
   bool has_context = false;
   bool will_lead = false;  ///< the caller will call lead(): no driver is woken for it now
+  bool may_lead = false;   ///< the caller will perhaps call lead(): a driver need not hurry
   bool attended = false;   ///< a thread waits and sees to the deadline; else the reaper does
   /// Where it goes when it is done. The box is read by the thread that submits, so that nobody
   /// collects the query while it is still being submitted.
@@ -57,6 +58,7 @@ struct Outcome {
   Nanos latency_ns = 0;
   Nanos queued_ns = 0;         ///< from arrival to the start of its batch; 0: never ran
   std::uint32_t error_id = 0;  ///< of the first model error
+  bool all_answered = false;   ///< no row has a cause
 };
 
 enum class WaitResult : std::uint8_t { kDone, kTimedOut, kInterrupted };
@@ -148,7 +150,7 @@ class Engine {
   void take_only_answer(Query& query, Outcome& outcome);
   void combine(Query& query, Outcome& outcome);
   Cause combine_row(Query& query, std::uint32_t row, std::size_t row_bytes, float& confidence);
-  void count(Query& query, const Outcome& outcome, Nanos held_ns) noexcept;
+  void count(Query& query, Outcome& outcome, Nanos held_ns) noexcept;
   [[nodiscard]] std::uint64_t random_bits() noexcept;
 
   const Clock& clock_;

@@ -127,7 +127,7 @@ Cause Engine::combine_row(Query& query, std::uint32_t row, std::size_t row_bytes
   return combined.confidence < application.min_confidence ? Cause::kLowConfidence : Cause::kNone;
 }
 
-void Engine::count(Query& query, const Outcome& outcome, Nanos held_ns) noexcept {
+void Engine::count(Query& query, Outcome& outcome, Nanos held_ns) noexcept {
   Application& application = *query.application;
   application.latency_ns.record(outcome.latency_ns);
   std::uint32_t answered = 0;
@@ -136,12 +136,17 @@ void Engine::count(Query& query, const Outcome& outcome, Nanos held_ns) noexcept
         query.rows, std::memory_order_relaxed);
     answered = outcome.cause == Cause::kNone ? query.rows : 0;
   } else {
+    std::array<std::uint32_t, kCauses> counts{};
     for (std::uint32_t row = 0; row < query.rows; ++row) {
-      application.rows_by_cause[static_cast<std::size_t>(outcome.causes[row])].fetch_add(
-          1, std::memory_order_relaxed);
-      answered += outcome.causes[row] == Cause::kNone;
+      ++counts[static_cast<std::size_t>(outcome.causes[row])];
     }
+    for (std::size_t cause = 0; cause < kCauses; ++cause) {
+      if (counts[cause] == 0) continue;
+      application.rows_by_cause[cause].fetch_add(counts[cause], std::memory_order_relaxed);
+    }
+    answered = counts[0];
   }
+  outcome.all_answered = answered == query.rows;
   if (held_ns <= query.deadline_ns) {
     application.rows_in_time.fetch_add(answered, std::memory_order_relaxed);
   }

@@ -8,6 +8,10 @@
 namespace clipper {
 namespace {
 
+// How often a dozing thread looks; rows that nobody leads wait for up to two dozes.
+constexpr Nanos kDoze = 250 * kMicrosecond;
+constexpr int kQuietDozes = 16;  // without a batch or a row: sleep
+
 /// Adds without a locked instruction: the driver is the only writer.
 template <typename T>
 void add(std::atomic<T>& counter, T by) noexcept {
@@ -66,30 +70,72 @@ Nanos Replica::free_at_ns(Nanos now_ns) const noexcept {
 bool Replica::wait_for_work(const Clock& clock, Nanos until_ns,
                             const std::uint64_t* seen_arrivals) noexcept {
   for (;;) {
+    if (seen_arrivals == nullptr && is_patient() && doze(clock, until_ns)) return !is_stopped();
     // Announce the sleep before the last look: wake_thread() reads the word after its rows are
     // pushed.
-    asleep_.store(1, std::memory_order_seq_cst);
+    asleep_.store(kAsleep, std::memory_order_seq_cst);
     const bool has_work = seen_arrivals != nullptr ? deployment_.arrived_rows() != *seen_arrivals
-                                                   : deployment_.waiting_rows() > 0 && !is_driven();
+                                                   : has_undriven_rows();
     const bool stopped = is_stopped();
     if (stopped || has_work || clock.now_ns() >= until_ns) {
-      asleep_.store(0, std::memory_order_relaxed);
+      asleep_.store(kAwake, std::memory_order_relaxed);
       return !stopped;
     }
-    static_cast<void>(park_until(asleep_, 1, until_ns));
+    static_cast<void>(park_until(asleep_, kAsleep, until_ns));
   }
 }
 
-bool Replica::wake_thread() noexcept {
-  if (asleep_.load(std::memory_order_seq_cst) == 0) return false;
-  if (asleep_.exchange(0, std::memory_order_seq_cst) == 0) return false;
-  wake_one(asleep_);
-  return true;
+bool Replica::has_undriven_rows() const noexcept {
+  return deployment_.waiting_rows() > 0 && !is_driven();
+}
+
+// Whoever submits futures mostly leads a moment later itself, in result(). Waking this thread for
+// them costs the caller a system call, some 20 us where the other core is idle; and a thread that
+// then asks for the GIL takes it from that leader in mid-batch, for nothing. So while leaders come
+// regularly it looks by itself, and takes rows that no batch was run for between two looks.
+//
+// True: there is something to do. False: it has been quiet for a while, sleep.
+bool Replica::doze(const Clock& clock, Nanos until_ns) noexcept {
+  std::uint64_t batches = batches_run.load(std::memory_order_relaxed);
+  bool was_waiting = false;
+  bool was_woken = false;
+  asleep_.store(kDozing, std::memory_order_seq_cst);
+  for (int quiet = 0; quiet < kQuietDozes;) {
+    const bool is_waiting = has_undriven_rows();
+    const bool was_led = batches_run.load(std::memory_order_relaxed) != batches;
+    const bool is_neglected = is_waiting && was_waiting && !was_led;
+    if (was_led) patience_.store(kMostPatience, std::memory_order_relaxed);
+    if (is_neglected) patience_.fetch_sub(1, std::memory_order_relaxed);
+    if (is_neglected || (is_waiting && was_woken) || is_stopped() || clock.now_ns() >= until_ns) {
+      asleep_.store(kAwake, std::memory_order_relaxed);
+      return true;
+    }
+    quiet = was_led || is_waiting || is_driven() ? 0 : quiet + 1;
+    batches = batches_run.load(std::memory_order_relaxed);
+    was_waiting = is_waiting;
+    static_cast<void>(park_until(asleep_, kDozing, std::min(until_ns, clock.now_ns() + kDoze)));
+    was_woken = asleep_.exchange(kDozing, std::memory_order_seq_cst) == kAwake;
+  }
+  return false;
+}
+
+bool Replica::wake_thread(bool patient) noexcept {
+  std::uint32_t state = asleep_.load(std::memory_order_seq_cst);
+  while (state != kAwake) {
+    if (patient && state == kDozing) return true;
+    // Asleep where leaders used to come: it need not hurry.
+    const std::uint32_t next = patient && is_patient() ? kDozing : kAwake;
+    if (asleep_.compare_exchange_weak(state, next, std::memory_order_seq_cst)) {
+      wake_one(asleep_);
+      return true;
+    }
+  }
+  return false;
 }
 
 void Replica::stop() noexcept {
   stop_.store(true, std::memory_order_seq_cst);
-  asleep_.store(0, std::memory_order_seq_cst);
+  asleep_.store(kAwake, std::memory_order_seq_cst);
   wake_one(asleep_);
 }
 

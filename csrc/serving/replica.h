@@ -47,10 +47,15 @@ class Replica {
 
   /// Parks the replica's own thread until rows wait that nobody drives, `until_ns`, or stop().
   /// After a deferral (`seen_arrivals` given) only rows newer than those count. False: stopped.
+  /// While leaders come regularly it dozes: it looks by itself now and then, and leaves them the
+  /// rows for the length of a doze.
   [[nodiscard]] bool wait_for_work(const Clock& clock, Nanos until_ns,
                                    const std::uint64_t* seen_arrivals) noexcept;
-  /// Wakes the replica's thread if it is parked: true, one system call.
-  bool wake_thread() noexcept;
+  /// Sees to it that the replica's thread looks for work: false, it is awake. One system call,
+  /// unless the rows may wait for somebody to lead (`patient`) and the thread dozes.
+  bool wake_thread(bool patient) noexcept;
+  /// The replica's thread: it was awake, and a leader had taken everything.
+  void note_needless_wake() noexcept { patience_.store(kMostPatience, std::memory_order_relaxed); }
   void stop() noexcept;
   [[nodiscard]] bool is_stopped() const noexcept { return stop_.load(std::memory_order_acquire); }
 
@@ -71,6 +76,18 @@ class Replica {
   void* owner = nullptr;
 
  private:
+  // The states of the replica's thread, in its futex word.
+  static constexpr std::uint32_t kAwake = 0;
+  static constexpr std::uint32_t kAsleep = 1;
+  static constexpr std::uint32_t kDozing = 2;
+  static constexpr std::uint32_t kMostPatience = 4;  // dozes in vain before it ends
+
+  [[nodiscard]] bool has_undriven_rows() const noexcept;
+  [[nodiscard]] bool doze(const Clock& clock, Nanos until_ns) noexcept;
+  [[nodiscard]] bool is_patient() const noexcept {
+    return patience_.load(std::memory_order_relaxed) > 0;
+  }
+
   Deployment& deployment_;
   const std::unique_ptr<Controller> controller_;
   const std::uint32_t most_in_flight_;
@@ -78,8 +95,9 @@ class Replica {
   std::atomic<std::uint32_t> in_flight_{0};
   std::atomic<Nanos> predicted_end_ns_{0};
   alignas(64) std::atomic<bool> driven_{false};
-  alignas(64) std::atomic<std::uint32_t> asleep_{0};  // futex word of the replica's thread
+  alignas(64) std::atomic<std::uint32_t> asleep_{kAwake};  // futex word of the replica's thread
   std::atomic<bool> stop_{false};
+  std::atomic<std::uint32_t> patience_{0};  // written by the replica's thread alone
 };
 
 }  // namespace clipper

@@ -1,6 +1,6 @@
 """What callers talk to: applications, and models, which are applications of one model."""
 
-from collections.abc import Hashable
+from collections.abc import Coroutine, Hashable
 from typing import Any
 
 from numpy.typing import ArrayLike
@@ -21,13 +21,14 @@ class Application(ApplicationCore):
     returns a future.
     """
 
-    async def predict_async(
+    def predict_async(
         self, x: ArrayLike, *, context: Hashable | None = None, deadline: float | None = None
-    ) -> Prediction:
+    ) -> Coroutine[Any, Any, Prediction]:
         """Ask for one prediction from an event loop.
 
-        Rows that are asked for in one turn of the loop run together at its end. Cancelling the
-        task, or a time-out around it, withdraws the row.
+        It is asked when this is called, and awaited when the result is. Rows that are asked for in
+        one turn of the loop run together at its end. Cancelling the task, or a time-out around it,
+        withdraws the row.
 
         Parameters
         ----------
@@ -39,17 +40,17 @@ class Application(ApplicationCore):
 
         Returns
         -------
-        Prediction
+        coroutine of Prediction
+            A future to ``gather`` and ``wait_for``, which then need no task of their own.
 
         Raises
         ------
         TypeError, ValueError
             If the input is not one row of what the model takes.
         PredictionError
-            If no answer came and the application has no default.
+            When awaited: if no answer came and the application has no default.
         """
-        prediction: Prediction = await loops.ask(self, x, context, deadline)
-        return prediction
+        return loops.ask(self, x, context, deadline)
 
     def submit(
         self, x: ArrayLike, *, context: Hashable | None = None, deadline: float | None = None

@@ -18,7 +18,8 @@ cdef class ApplicationCore:
     cdef bint may_lead
 
     cdef int ask(self, native.Asking* asking, object context, object deadline) except -1
-    cdef native.Nanos see_through(self, native.Query* query, native.Nanos until_ns) except -1
+    cdef native.Nanos see_through(self, native.Query* query, native.Nanos until_ns,
+                                  native.Nanos now_ns) except -1
     cdef native.Nanos _attend(self, native.Query* query) except -1
     cdef void _learn_wake_up(self, native.Query* query) noexcept
     cdef object answer(self, native.Query* query, native.Nanos held_ns)

@@ -21,9 +21,10 @@ from clipper.errors import PREDICTION_ERRORS, Cause, RecursionRefusedError
 
 cnp.import_array()
 
-# A caller that blocks runs a batch itself up to this bound; longer ones are left to the replica's
-# thread.
+# A caller that blocks runs a batch itself up to a tenth of its time, and up to this bound in any
+# case; longer ones are left to the replica's thread.
 cdef native.Nanos _LEAD_LIMIT_NS = 2_000_000
+cdef native.Nanos _LEAD_LIMIT_BEST_EFFORT_NS = 50_000_000
 cdef native.Nanos _STILL_WAITING = 0  # what see_through returns instead of a time
 
 
@@ -166,7 +167,7 @@ cdef class ApplicationCore:
         """See an attended query through to its deadline; withdraws it if that raises."""
         cdef native.Nanos held_ns
         try:
-            held_ns = self.see_through(query, query.answer_by_ns)
+            held_ns = self.see_through(query, query.answer_by_ns, query.arrived_ns)
         except BaseException:
             abandon(self.core.engine.get(), query)
             self.core.engine.get().release(query[0])
@@ -176,18 +177,18 @@ cdef class ApplicationCore:
             held_ns = self.core.clock.now_ns()
         return held_ns
 
-    cdef native.Nanos see_through(self, native.Query* query, native.Nanos until_ns) except -1:
+    cdef native.Nanos see_through(self, native.Query* query, native.Nanos until_ns,
+                                  native.Nanos now_ns) except -1:
         """Lead, or wait, until the query is done: when that was noticed; at `until_ns`: 0."""
         cdef native.Engine* engine = self.core.engine.get()
         cdef native.MonotonicClock* clock = &self.core.clock
         cdef native.Batch* batch
         cdef native.WaitResult result
-        cdef native.Nanos now_ns = query.arrived_ns
         if query.is_done():
             return self.core.clock.now_ns()
         refuse_recursion(query)
         if self.may_lead:
-            batch = engine.lead(query[0], now_ns, _LEAD_LIMIT_NS)
+            batch = engine.lead(query[0], now_ns, lead_limit_ns(query))
             if batch != NULL:
                 now_ns = run_batch(self.core, batch)
                 if query.is_done():
@@ -266,9 +267,8 @@ cdef class ApplicationCore:
         cdef uint64_t rows = query.rows
         try:
             self.core.engine.get().collect(query[0], held_ns, outcome)
-            made.why = [cause_of(outcome.cause if outcome.causes == NULL else outcome.causes[i])
-                        for i in range(rows)]
-            if None not in made.why:
+            made.why = [None] * rows if outcome.all_answered else whys_of(&outcome, rows)
+            if not outcome.all_answered and None not in made.why:
                 # Nothing was answered: where no model was asked, there is not even memory for it.
                 made.output = np.zeros((rows, *self.output.shape), self.output.dtype)
             elif outcome.holder.is_inline():
@@ -277,14 +277,15 @@ cdef class ApplicationCore:
                 memory = take_memory(outcome.holder)
                 made.output = self.output.rows_over(outcome.outputs, rows, memory)
             made.confidence = confidences_of(&outcome, rows)
-            made._asked = [asked_rows(query, i) for i in range(query.asks)
-                           if query.ask(i).deployment() != NULL]
+            made._asked = [asked_rows(query, i, outcome.all_answered and query.asks == 1)
+                           for i in range(query.asks) if query.ask(i).deployment() != NULL]
         finally:
             made._number = (<unsigned long long>query.generation << 32) | query.slot
             self.core.engine.get().release(query[0])
-        made.is_default = np.fromiter([cause is not None for cause in made.why], bool, rows)
-        made.confidence[made.is_default] = 0.0
-        if made.is_default.any():
+        made.is_default = np.zeros(rows, bool)
+        if not outcome.all_answered:
+            made.is_default[:] = [cause is not None for cause in made.why]
+            made.confidence[made.is_default] = 0.0
             made.output[made.is_default] = 0 if self._default_row is None else self._default_row
         made._has_default = self.has_default
         made._default = self.default
@@ -388,6 +389,12 @@ cdef uint64_t context_hash(object context) except? 0:
     return int.from_bytes(digest, "little")
 
 
+cdef native.Nanos lead_limit_ns(native.Query* query) noexcept:
+    if query.deadline_ns == native.kNever:
+        return _LEAD_LIMIT_BEST_EFFORT_NS
+    return max(_LEAD_LIMIT_NS, (query.deadline_ns - query.arrived_ns) // 10)
+
+
 cdef int refuse_recursion(native.Query* query) except -1:
     cdef native.Deployment* deployment = query.first_ask.deployment()
     if deployment != NULL and native.Engine.is_driving(deployment[0]):
@@ -412,15 +419,24 @@ cdef object asked_of(native.Query* query, unsigned int row):
     return tuple(asked)
 
 
-cdef object asked_rows(native.Query* query, unsigned int index):
+cdef object asked_rows(native.Query* query, unsigned int index, bint all_answered):
     """One asked deployment with the causes of all rows, or None where all were answered.
 
     REQUIRES: the ask has a deployment.
     """
     cdef native.Deployment* deployment = query.ask(index).deployment()
+    if all_answered:
+        return (<DeploymentCore>deployment.owner, None)
     causes = [cause_of(query.ask(index).cause(row)) for row in range(query.rows)]
     return (<DeploymentCore>deployment.owner,
             causes if any(cause is not None for cause in causes) else None)
+
+
+cdef list whys_of(native.Outcome* outcome, Py_ssize_t rows):
+    cdef Py_ssize_t i
+    if outcome.causes == NULL:
+        return [cause_of(outcome.cause)] * rows
+    return [cause_of(outcome.causes[i]) for i in range(rows)]
 
 
 cdef object confidences_of(native.Outcome* outcome, Py_ssize_t rows):

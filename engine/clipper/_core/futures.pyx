@@ -8,7 +8,6 @@ from clipper._core.serving cimport EngineCore
 
 import concurrent.futures
 import logging
-import time
 
 _log = logging.getLogger("clipper")
 
@@ -134,14 +133,18 @@ cdef class PredictionFuture:
     cdef object _wait(self, object timeout):
         cdef native.Nanos until_ns = native.kNever
         cdef native.Nanos held_ns
+        if self.query.is_done():  # as most of a burst are once the first was waited for
+            self._settle()
+            return
+        cdef native.Nanos now_ns = self.application.core.clock.now_ns()
         if timeout is not None:
-            until_ns = time.monotonic_ns() + <native.Nanos>(max(timeout, 0.0) * 1e9)
+            until_ns = now_ns + <native.Nanos>(max(timeout, 0.0) * 1e9)
         cdef bint own_deadline = self.query.answer_by_ns <= until_ns
         # Several threads may wait at once: the last one to leave gives the query back.
         self.users += 1
         try:
             held_ns = self.application.see_through(
-                self.query, self.query.answer_by_ns if own_deadline else until_ns)
+                self.query, self.query.answer_by_ns if own_deadline else until_ns, now_ns)
             if held_ns == 0 and own_deadline and not self.taken:
                 self.application.core.engine.get().withdraw(self.query[0], native.Cause.kDeadline)
         finally:
@@ -175,5 +178,6 @@ def submit(ApplicationCore application, x, context, deadline):
     application.ask(&asking, context, deadline)
     cdef PredictionFuture future = PredictionFuture.__new__(PredictionFuture)
     future.application = application
+    asking.may_lead = application.may_lead
     future.query = application.core.submit(application.handle, row, 1, &asking)
     return future

@@ -1,5 +1,5 @@
-from collections.abc import Awaitable, Hashable
-from typing import final
+from collections.abc import Coroutine, Hashable
+from typing import Any, final
 
 from numpy.typing import ArrayLike
 
@@ -16,4 +16,4 @@ class LoopPort:
 
 def ask(
     application: ApplicationCore, x: ArrayLike, context: Hashable | None, deadline: float | None
-) -> Awaitable[Prediction]: ...
+) -> Coroutine[Any, Any, Prediction]: ...

@@ -2,6 +2,10 @@
 
 Batches that are too long for that go to the replica's thread; their completions come back through
 an eventfd that the loop reads.
+
+Both ends are callbacks of the loop, where nothing else runs: from there the callbacks of an answer
+are called as they are. Handing each to call_soon() first costs a Python object and a turn of the
+loop for every query.
 """
 
 cimport cython
@@ -112,7 +116,11 @@ cdef LoopPort port_for(EngineCore core, object loop):
 @cython.freelist(256)
 @cython.no_gc_clear  # __dealloc__ needs the application
 cdef class AsyncAnswer:
-    """An awaitable prediction, with as much of ``asyncio.Future``'s interface as tasks use."""
+    """An awaitable prediction: to asyncio a future, and a coroutine where it insists on one.
+
+    As a future it costs no task in ``gather`` or ``wait_for``; as a coroutine ``create_task`` and
+    ``TaskGroup`` take it.
+    """
 
     cdef ApplicationCore application
     cdef LoopPort port
@@ -139,6 +147,18 @@ cdef class AsyncAnswer:
             return self
         raise StopIteration(self.result())
 
+    def send(self, value):
+        return self.__next__()
+
+    def throw(self, kind, value=None, traceback=None):
+        """The task that awaits was cancelled: so is the query."""
+        self.cancel()
+        error = kind if value is None else value
+        raise error if isinstance(error, BaseException) else error()
+
+    def close(self):
+        self.cancel()
+
     def get_loop(self):
         return self.loop
 
@@ -160,7 +180,12 @@ cdef class AsyncAnswer:
     def exception(self):
         if self.is_cancelled:
             raise asyncio.CancelledError()
+        if not self.is_done:
+            raise asyncio.InvalidStateError("the prediction is not there yet")
         return self.error
+
+    def _make_cancelled_error(self):
+        return asyncio.CancelledError()
 
     def cancel(self, msg=None):
         """Withdraw the query; its rows will not run if they have not started."""
@@ -168,7 +193,10 @@ cdef class AsyncAnswer:
             return False
         self.is_cancelled = True
         self.application.core.engine.get().withdraw(self.query[0], native.Cause.kCancelled)
-        self.finish()
+        self.is_done = True
+        # In the middle of user code: its callbacks wait for the loop's next turn.
+        for fn, context in self.take_callbacks():
+            self.loop.call_soon(fn, self, context=context)
         return True
 
     def add_done_callback(self, fn, *, context=None):
@@ -208,23 +236,47 @@ cdef class AsyncAnswer:
             self.application.core.engine.get().release(self.query[0])
             self.query = NULL
 
+    cdef list take_callbacks(self):
+        callbacks = self.all_callbacks()
+        self.callback = self.context = self.more_callbacks = None
+        return [] if self.loop.is_closed() else callbacks
+
     cdef finish(self):
+        """Call the callbacks. In a callback of the loop only."""
         self.is_done = True
         if self.callback is None:
             return
-        if self.loop.is_closed():
+        if self.more_callbacks is None and not self.loop.is_closed():
+            fn, context = self.callback, self.context
+            self.callback = self.context = None
+            self.call(fn, context)
             return
-        self.loop.call_soon(self.callback, self, context=self.context)
-        for fn, context in self.more_callbacks or ():
-            self.loop.call_soon(fn, self, context=context)
-        self.callback = self.context = self.more_callbacks = None
+        for fn, context in self.take_callbacks():
+            self.call(fn, context)
+
+    cdef call(self, fn, context):
+        try:
+            if context is None:
+                fn(self)
+            else:
+                context.run(fn, self)
+        except Exception as error:  # as the loop does with its own callbacks
+            self.loop.call_exception_handler({
+                "message": f"a callback of a prediction raised: {fn!r}", "exception": error,
+                "future": self})
 
 
 def ask(ApplicationCore application, x, context, deadline):
-    """Accept one query from the running event loop; await what it returns."""
+    """Accept one query from the running event loop; await what it returns.
+
+    Where no loop runs yet, as in ``asyncio.run(app.predict_async(x))``, it is accepted later.
+    """
     cdef native.Asking asking
     cdef const native.Byte* row = NULL
-    loop = _get_running_loop()
+    try:
+        loop = _get_running_loop()
+    except RuntimeError:
+        return ask_later(application, x, context, deadline)
     _holder = application.input.read_row(x, &row)
     application.ask(&asking, context, deadline)
     cdef AsyncAnswer answer = AsyncAnswer.__new__(AsyncAnswer)
@@ -240,3 +292,7 @@ def ask(ApplicationCore application, x, context, deadline):
     port.outstanding += 1
     port.touch(application, loop)
     return answer
+
+
+async def ask_later(ApplicationCore application, x, context, deadline):
+    return await ask(application, x, context, deadline)

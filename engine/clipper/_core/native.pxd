@@ -167,7 +167,8 @@ cdef extern from "serving/replica.h" namespace "clipper" nogil:
         Nanos load() noexcept
     cdef cppclass Replica:
         cbool wait_for_work(const Clock& clock, Nanos until_ns, const uint64_t* seen) noexcept
-        cbool wake_thread() noexcept
+        cbool wake_thread(cbool patient) noexcept
+        void note_needless_wake() noexcept
         void stop() noexcept
         cbool is_stopped() noexcept
         cbool is_driven() noexcept
@@ -239,6 +240,7 @@ cdef extern from "serving/engine.h" namespace "clipper" nogil:
         uint64_t context
         cbool has_context
         cbool will_lead
+        cbool may_lead
         cbool attended
         Mailbox* mailbox
         void* owner
@@ -266,6 +268,7 @@ cdef extern from "serving/engine.h" namespace "clipper" nogil:
         Nanos latency_ns
         Nanos queued_ns
         uint32_t error_id
+        cbool all_answered
 
     cdef cppclass Engine:
         Engine(const Clock& clock, uint64_t seed) except +

@@ -268,6 +268,8 @@ cdef class ReplicaRunner:
             seen = &seen_arrivals if retry_at_ns != native.kNever else NULL
             if batch != NULL:
                 run_batch(core, batch)
+            elif seen == NULL:
+                replica.note_needless_wake()
 
     cdef _note_gil_wait(self, native.Nanos waited_ns):
         self.gil_waits += 1
