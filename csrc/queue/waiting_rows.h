@@ -16,12 +16,17 @@ struct Handle {
   std::uint16_t attempt = 0;
 };
 
+/// Rows of like length wait together: which of a deployment's lanes.
+using Lane = std::uint8_t;
+inline constexpr std::size_t kMaxLanes = 16;
+
 struct WaitingRows {
   Handle handle;
   std::uint32_t offset = 0;  ///< the first of these rows within the query
   RowRun run;
   Nanos deadline_ns = kNever;
   Nanos arrived_ns = 0;
+  Lane lane = 0;
 };
 
 }  // namespace clipper

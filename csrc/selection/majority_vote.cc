@@ -1,6 +1,5 @@
 #include "selection/majority_vote.h"
 
-#include <cstring>
 #include <numeric>
 
 namespace clipper {
@@ -11,26 +10,25 @@ std::size_t MajorityVote::select(const SelectionInput& input,
   return input.models;
 }
 
-Combined MajorityVote::combine(std::span<const Answer> answers, std::size_t row_bytes,
-                               std::byte* output) const noexcept {
-  const std::byte* winner = nullptr;
+Combined MajorityVote::combine(std::span<const Answer> answers, const OutputLayout& layout,
+                               std::byte* /*output*/) const noexcept {
+  std::size_t winner = 0;
   std::size_t most = 0;
   // Quadratic in the number of models, which is small; and nothing is allocated.
-  for (const Answer& candidate : answers) {
-    if (candidate.output == nullptr) continue;
+  for (std::size_t candidate = 0; candidate < answers.size(); ++candidate) {
+    const std::byte* output = answers[candidate].output;
+    if (output == nullptr) continue;
     std::size_t votes = 0;
     for (const Answer& other : answers) {
-      votes +=
-          other.output != nullptr && std::memcmp(candidate.output, other.output, row_bytes) == 0;
+      votes += other.output != nullptr && layout.equal(output, other.output);
     }
     if (votes > most) {
       most = votes;
-      winner = candidate.output;
+      winner = candidate;
     }
   }
-  if (winner == nullptr) return {};
-  std::memcpy(output, winner, row_bytes);
-  return {true, static_cast<float>(most) / static_cast<float>(answers.size())};
+  if (most == 0) return {};
+  return {true, winner, static_cast<float>(most) / static_cast<float>(answers.size())};
 }
 
 }  // namespace clipper

@@ -14,7 +14,7 @@ class MajorityVote final : public Policy {
  public:
   [[nodiscard]] std::size_t select(const SelectionInput& input,
                                    std::span<std::uint16_t> chosen) noexcept override;
-  [[nodiscard]] Combined combine(std::span<const Answer> answers, std::size_t row_bytes,
+  [[nodiscard]] Combined combine(std::span<const Answer> answers, const OutputLayout& layout,
                                  std::byte* output) const noexcept override;
 };
 

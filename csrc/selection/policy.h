@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <span>
 
+#include "base/output_layout.h"
+
 namespace clipper {
 
 /// What a policy may know about a query when it chooses. Models are named by their place in the
@@ -27,7 +29,10 @@ struct Answer {
 };
 
 struct Combined {
+  static constexpr std::size_t kWritten = static_cast<std::size_t>(-1);
+
   bool answered = false;    ///< false: no answer could be made of what there is
+  std::size_t winner = 0;   ///< the place of the answer to give as it is; kWritten: none of them
   float confidence = 0.0F;  ///< weighted share of agreement, in [0, 1]
 };
 
@@ -47,8 +52,10 @@ class Policy {
   [[nodiscard]] virtual std::size_t select(const SelectionInput& input,
                                            std::span<std::uint16_t> chosen) noexcept = 0;
 
-  /// Makes one row of `row_bytes` out of any subset of answers.
-  [[nodiscard]] virtual Combined combine(std::span<const Answer> answers, std::size_t row_bytes,
+  /// Makes one row out of any subset of answers: names one of them, or writes `output`, which is
+  /// prepared.
+  [[nodiscard]] virtual Combined combine(std::span<const Answer> answers,
+                                         const OutputLayout& layout,
                                          std::byte* output) const noexcept = 0;
 
   virtual void observe(const Observation& /*observation*/) noexcept {}

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "base/errors.h"
 
@@ -33,12 +32,10 @@ std::size_t WeightedSplit::select(const SelectionInput& input,
   return 1;
 }
 
-Combined WeightedSplit::combine(std::span<const Answer> answers, std::size_t row_bytes,
-                                std::byte* output) const noexcept {
-  for (const Answer& answer : answers) {
-    if (answer.output == nullptr) continue;
-    std::memcpy(output, answer.output, row_bytes);
-    return {true, 1.0F};
+Combined WeightedSplit::combine(std::span<const Answer> answers, const OutputLayout& /*layout*/,
+                                std::byte* /*output*/) const noexcept {
+  for (std::size_t i = 0; i < answers.size(); ++i) {
+    if (answers[i].output != nullptr) return {true, i, 1.0F};
   }
   return {};
 }

@@ -3,12 +3,20 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <span>
+#include <string>
 
 namespace clipper {
 namespace {
 
-std::size_t staging_budget(const DeploymentOptions& options) {
-  return std::max(options.row_budget_bytes, 4 * options.max_batch * options.input.row_bytes());
+std::vector<std::int64_t> checked_edges(const DeploymentOptions& options) {
+  if (options.lane_edges.size() >= kMaxLanes ||
+      !std::is_sorted(options.lane_edges.begin(), options.lane_edges.end())) {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        "rows are grouped by at most " + std::to_string(kMaxLanes - 1) + " ascending lengths");
+  }
+  return options.lane_edges;
 }
 
 bool follows(const WaitingRows& before, const WaitingRows& after) {
@@ -32,19 +40,54 @@ bool is_one_run(const std::vector<WaitingRows>& entries) {
 Deployment::Deployment(DeploymentOptions options, QueryTable& queries)
     : options_(std::move(options)),
       queries_(queries),
-      input_row_bytes_(options_.input.row_bytes()),
-      output_row_bytes_(options_.output.row_bytes()),
-      blocks_(std::make_shared<RowBlocks>(input_row_bytes_, options_.row_budget_bytes, 1)),
-      staging_(std::make_shared<RowBlocks>(input_row_bytes_, staging_budget(options_),
+      output_layout_(options_.output),
+      blocks_(std::make_shared<RowBlocks>(options_.input, options_.row_budget_bytes, 1)),
+      // No batch has more rows than may wait.
+      staging_(std::make_shared<RowBlocks>(options_.input, options_.row_budget_bytes,
                                            options_.max_batch)),
       block_rows_(blocks_->block_rows()),
-      max_batch_(std::min(options_.max_batch, staging_->block_rows())),
-      queue_(std::make_unique<RequestQueue<WaitingRows>>(options_.max_queue)) {}
+      max_batch_(staging_->is_ragged() ? options_.max_batch
+                                       : std::min(options_.max_batch, staging_->block_rows())),
+      queue_(std::make_unique<RequestQueue<WaitingRows>>(options_.max_queue)),
+      windows_(checked_edges(options_).size() + 1) {}
+
+Replica& Deployment::add_replica(std::vector<std::unique_ptr<Controller>> controllers) {
+  replicas_.push_back(
+      std::make_unique<Replica>(*this, std::move(controllers), options_.most_in_flight));
+  return *replicas_.back();
+}
 
 Replica& Deployment::add_replica(std::unique_ptr<Controller> controller) {
-  replicas_.push_back(
-      std::make_unique<Replica>(*this, std::move(controller), options_.most_in_flight));
-  return *replicas_.back();
+  std::vector<std::unique_ptr<Controller>> only;
+  only.push_back(std::move(controller));
+  return add_replica(std::move(only));
+}
+
+Lane Deployment::lane_of(const ColumnRows* source, std::uint32_t row) const noexcept {
+  if (options_.lane_edges.empty()) return 0;
+  for (std::size_t c = 0; c < options_.input.columns.size(); ++c) {
+    if (!options_.input.columns[c].ragged) continue;
+    const std::int64_t length = source[c].begin_of(row + 1) - source[c].begin_of(row);
+    const auto edge =
+        std::lower_bound(options_.lane_edges.begin(), options_.lane_edges.end(), length);
+    return static_cast<Lane>(edge - options_.lane_edges.begin());
+  }
+  return 0;
+}
+
+std::optional<RowRun> Deployment::store(const ColumnRows* source, std::uint32_t first,
+                                        std::uint32_t rows, Lane& lane) noexcept {
+  lane = lane_of(source, first);
+  std::uint32_t count = 1;
+  if (windows_.size() == 1) {
+    // Ragged rows stay together even where no block is large enough: they get one of their own.
+    count = blocks_->is_ragged() ? rows : std::min(rows, block_rows_);
+  } else {
+    while (count < rows && lane_of(source, first + count) == lane) ++count;
+  }
+  const std::optional<RowRun> run = blocks_->reserve(count, source, first);
+  if (run) blocks_->write(*run, source, first);
+  return run;
 }
 
 bool Deployment::enter(std::uint32_t rows) noexcept {
@@ -58,14 +101,15 @@ void Deployment::leave(std::uint32_t rows) noexcept {
   outstanding_.fetch_sub(rows, std::memory_order_seq_cst);
 }
 
-bool Deployment::admits(Nanos now_ns, std::uint32_t rows, Nanos answer_by_ns) const noexcept {
+bool Deployment::admits(Nanos now_ns, std::uint32_t rows, Nanos answer_by_ns,
+                        Lane lane) const noexcept {
   if (answer_by_ns == kNever) return true;
   // Rows that are due later than this one wait behind it.
   const bool is_last = answer_by_ns >= last_deadline_ns_.load(std::memory_order_relaxed);
   const std::uint32_t ahead =
       is_last ? waiting_rows() / static_cast<std::uint32_t>(replicas_.size()) : 0;
   for (const auto& replica : replicas_) {
-    const Controller& controller = replica->controller();
+    const Controller& controller = replica->controller(lane);
     if (!controller.is_warm()) return true;
     // Its own rows are drained with those ahead: counted by themselves, they would pay the fixed
     // cost of a batch that they will share.
@@ -103,47 +147,67 @@ Batch* Deployment::claim(Replica& replica, Nanos now_ns, Nanos run_limit_ns,
                          std::vector<DroppedRows>& dropped, Nanos& retry_at_ns) {
   retry_at_ns = kNever;
   Batch* batch = replica.free_batch();
-  // A limit that not even one row keeps is found out before the controller decides: it may spend a
-  // probe, which only a driver without a limit can run.
-  if (batch == nullptr || replica.controller().run_bound_ns(1) > run_limit_ns) return nullptr;
-  {
-    const std::scoped_lock lock(window_mutex_);
-    drain_queue();
-    bury_the_dead();
-    while (!window_.empty()) {
-      if (drop_dead_head(now_ns, dropped)) continue;
-      const WaitingRows& head = window_.head();
-      const Decision decision = replica.controller().decide(
-          {now_ns, replica.free_at_ns(now_ns), head.deadline_ns, head.arrived_ns, window_.rows(),
-           arrived_rows_.load(std::memory_order_relaxed)});
-      if (decision.kind == Decision::Kind::kDrop) {
-        drop_head(Cause::kOverload, dropped);
-        continue;
-      }
-      if (decision.kind == Decision::Kind::kWait) {
-        retry_at_ns = std::max(decision.until_ns, now_ns + 1);
-        return nullptr;
-      }
-      const std::uint32_t rows =
-          std::clamp(decision.rows, 1u, std::min(max_batch_, window_.rows()));
-      batch->bound_ns = replica.controller().run_bound_ns(rows);
-      if (batch->bound_ns > run_limit_ns) return nullptr;
-      bind(*batch, rows);
-      if (batch->rows > 0) break;  // else all of them had died meanwhile
+  if (batch == nullptr) return nullptr;
+  batch->rows = 0;
+  const std::scoped_lock lock(window_mutex_);
+  drain_queue();
+  bury_the_dead();
+  std::array<bool, kMaxLanes> passed_over{};
+  while (Window* window = most_urgent(passed_over)) {
+    if (drop_dead_head(*window, now_ns, dropped)) continue;
+    const auto lane = static_cast<Lane>(window - windows_.data());
+    Controller& controller = replica.controller(lane);
+    // A limit that not even one row keeps is found out before the controller decides: it may spend
+    // a probe, which only a driver without a limit can run.
+    if (controller.run_bound_ns(1) > run_limit_ns) return nullptr;
+    const WaitingRows& head = window->head();
+    const Decision decision =
+        controller.decide({now_ns, replica.free_at_ns(now_ns), head.deadline_ns, head.arrived_ns,
+                           window->rows(), arrived_rows_.load(std::memory_order_relaxed)});
+    if (decision.kind == Decision::Kind::kDrop) {
+      drop_head(*window, Cause::kOverload, dropped);
+      continue;
     }
-    if (batch->rows == 0) return nullptr;
-    lay_out(*batch);
+    if (decision.kind == Decision::Kind::kWait) {
+      retry_at_ns = std::min(retry_at_ns, std::max(decision.until_ns, now_ns + 1));
+      passed_over[lane] = true;
+      continue;
+    }
+    const std::uint32_t rows = std::clamp(decision.rows, 1u, std::min(max_batch_, window->rows()));
+    batch->bound_ns = controller.run_bound_ns(rows);
+    if (batch->bound_ns > run_limit_ns) return nullptr;
+    batch->lane = lane;
+    bind(*batch, *window, rows);
+    if (batch->rows > 0) break;  // else all of them had died meanwhile
   }
+  if (batch->rows == 0) return nullptr;
+  retry_at_ns = kNever;
+  lay_out(*batch);
   batch->start_ns = now_ns;
   replica.start(*batch);
   return batch;
+}
+
+// The lane whose head is due first.
+Window* Deployment::most_urgent(const std::array<bool, kMaxLanes>& passed_over) noexcept {
+  Window* found = nullptr;
+  for (std::size_t lane = 0; lane < windows_.size(); ++lane) {
+    Window& window = windows_[lane];
+    if (window.empty() || passed_over[lane]) continue;
+    if (found == nullptr || window.head().deadline_ns < found->head().deadline_ns ||
+        (window.head().deadline_ns == found->head().deadline_ns &&
+         window.head().arrived_ns < found->head().arrived_ns)) {
+      found = &window;
+    }
+  }
+  return found;
 }
 
 void Deployment::drain_queue() {
   // Bounded, so that producers who never pause cannot keep the driver here.
   WaitingRows entry;
   for (std::uint64_t i = 0; i < queue_->capacity() && queue_->try_pop(entry); ++i) {
-    window_.push(entry);
+    windows_[entry.lane].push(entry);
   }
 }
 
@@ -151,39 +215,51 @@ bool Deployment::is_dead(const WaitingRows& entry) noexcept {
   return !queries_.at(entry.handle.slot).ask(entry.handle.ask).wants(entry.handle);
 }
 
+// A whole entry has left the window.
+void Deployment::note_taken(const WaitingRows& entry) noexcept {
+  waiting_rows_.fetch_sub(entry.run.rows, std::memory_order_relaxed);
+  waiting_requests_.fetch_sub(1, std::memory_order_relaxed);
+}
+
+// Nobody wants these rows any more, and nobody is told.
+void Deployment::bury(const WaitingRows& entry) noexcept {
+  note_taken(entry);
+  rows_withdrawn.fetch_add(entry.run.rows, std::memory_order_relaxed);
+  RowBlocks::release(*entry.run.block, entry.run.rows);
+  leave(entry.run.rows);
+}
+
 // Rows that died behind the head make the window look longer than it is. They are taken out when
 // they are many enough to matter; the others when their turn comes.
 void Deployment::bury_the_dead() {
   const std::uint64_t dead = dead_.load(std::memory_order_relaxed);
-  if (dead - dead_seen_ < 1 + window_.entries() / 16) return;
+  if (dead == dead_seen_) return;
+  std::size_t entries = 0;
+  for (const Window& window : windows_) entries += window.entries();
+  if (dead - dead_seen_ < 1 + entries / 16) return;
   dead_seen_ = dead;
-  window_.sweep([this](const WaitingRows& entry) { return is_dead(entry); },
-                [this](const WaitingRows& entry) {
-                  waiting_rows_.fetch_sub(entry.run.rows, std::memory_order_relaxed);
-                  waiting_requests_.fetch_sub(1, std::memory_order_relaxed);
-                  rows_withdrawn.fetch_add(entry.run.rows, std::memory_order_relaxed);
-                  RowBlocks::release(*entry.run.block, entry.run.rows);
-                  leave(entry.run.rows);
-                });
+  for (Window& window : windows_) {
+    window.sweep([this](const WaitingRows& entry) { return is_dead(entry); },
+                 [this](const WaitingRows& entry) { bury(entry); });
+  }
 }
 
-bool Deployment::drop_dead_head(Nanos now_ns, std::vector<DroppedRows>& dropped) {
-  const WaitingRows& head = window_.head();
+bool Deployment::drop_dead_head(Window& window, Nanos now_ns, std::vector<DroppedRows>& dropped) {
+  const WaitingRows& head = window.head();
   if (is_dead(head)) {
-    drop_head(Cause::kCancelled, dropped);
+    drop_head(window, Cause::kCancelled, dropped);
   } else if (head.deadline_ns <= now_ns) {
-    drop_head(Cause::kDeadline, dropped);
+    drop_head(window, Cause::kDeadline, dropped);
   } else {
     return false;
   }
   return true;
 }
 
-void Deployment::drop_head(Cause cause, std::vector<DroppedRows>& dropped) {
-  const WaitingRows entry = window_.head();
-  window_.pop_head();
-  waiting_rows_.fetch_sub(entry.run.rows, std::memory_order_relaxed);
-  waiting_requests_.fetch_sub(1, std::memory_order_relaxed);
+void Deployment::drop_head(Window& window, Cause cause, std::vector<DroppedRows>& dropped) {
+  const WaitingRows entry = window.head();
+  window.pop_head();
+  note_taken(entry);
   auto& counter = cause == Cause::kDeadline   ? rows_expired
                   : cause == Cause::kOverload ? rows_hopeless
                                               : rows_withdrawn;
@@ -191,27 +267,23 @@ void Deployment::drop_head(Cause cause, std::vector<DroppedRows>& dropped) {
   dropped.push_back({entry, cause});
 }
 
-void Deployment::bind(Batch& batch, std::uint32_t rows) {
+void Deployment::bind(Batch& batch, Window& window, std::uint32_t rows) {
   batch.entries.clear();
   batch.rows = 0;
   batch.staging = {};
-  while (batch.rows < rows && !window_.empty()) {
-    WaitingRows entry = window_.head();
+  while (batch.rows < rows && !window.empty()) {
+    WaitingRows entry = window.head();
     const std::uint32_t room = rows - batch.rows;
     if (is_dead(entry)) {
-      window_.pop_head();
-      waiting_rows_.fetch_sub(entry.run.rows, std::memory_order_relaxed);
-      waiting_requests_.fetch_sub(1, std::memory_order_relaxed);
-      rows_withdrawn.fetch_add(entry.run.rows, std::memory_order_relaxed);
-      RowBlocks::release(*entry.run.block, entry.run.rows);
-      leave(entry.run.rows);
+      window.pop_head();
+      bury(entry);
       continue;
     }
     if (entry.run.rows > room) {
-      window_.shorten_head(room);
+      window.shorten_head(room);
       entry.run.rows = room;
     } else {
-      window_.pop_head();
+      window.pop_head();
       waiting_requests_.fetch_sub(1, std::memory_order_relaxed);
     }
     batch.entries.push_back(entry);
@@ -227,19 +299,31 @@ void Deployment::lay_out(Batch& batch) {
     std::sort(batch.entries.begin(), batch.entries.end(), lies_before);
     if (!is_one_run(batch.entries) && !gather(batch)) give_back_all_but_first_run(batch);
   }
-  const RowRun& run = batch.was_gathered() ? batch.staging : batch.entries.front().run;
-  batch.data = blocks_->row(*run.block, run.first);
+  batch.data = batch.column(0);
+}
+
+std::optional<RowRun> Deployment::reserve_staging(const Batch& batch) noexcept {
+  if (!staging_->is_ragged()) return staging_->reserve(batch.rows);
+  std::array<std::int64_t, kMaxColumns> items{};
+  std::size_t ragged = 0;
+  for (std::size_t c = 0; c < options_.input.columns.size(); ++c) {
+    if (!options_.input.columns[c].ragged) continue;
+    for (const WaitingRows& entry : batch.entries) {
+      items[ragged] += RowBlocks::items(entry.run, c);
+    }
+    ++ragged;
+  }
+  return staging_->reserve_own(batch.rows, std::span(items).first(ragged));
 }
 
 bool Deployment::gather(Batch& batch) {
-  const std::optional<RowRun> staging = staging_->reserve(batch.rows);
+  const std::optional<RowRun> staging = reserve_staging(batch);
   if (!staging) return false;
   batch.staging = *staging;
-  std::byte* target = staging_->row(*staging->block, staging->first);
+  std::uint32_t at = staging->first;
   for (const WaitingRows& entry : batch.entries) {
-    const std::size_t bytes = entry.run.rows * input_row_bytes_;
-    std::memcpy(target, blocks_->row(*entry.run.block, entry.run.first), bytes);
-    target += bytes;
+    staging_->append(entry.run, *staging, at);
+    at += entry.run.rows;
   }
   return true;
 }
@@ -249,7 +333,7 @@ void Deployment::give_back_all_but_first_run(Batch& batch) {
   std::size_t kept = 1;
   while (follows(batch.entries[kept - 1], batch.entries[kept])) ++kept;
   for (std::size_t i = kept; i < batch.entries.size(); ++i) {
-    window_.push(batch.entries[i]);
+    windows_[batch.lane].push(batch.entries[i]);
     batch.rows -= batch.entries[i].run.rows;
     waiting_rows_.fetch_add(batch.entries[i].run.rows, std::memory_order_seq_cst);
     waiting_requests_.fetch_add(1, std::memory_order_relaxed);
@@ -260,12 +344,14 @@ void Deployment::give_back_all_but_first_run(Batch& batch) {
 void Deployment::take_all(std::vector<DroppedRows>& dropped, Cause cause) {
   const std::scoped_lock lock(window_mutex_);
   drain_queue();
-  while (!window_.empty()) drop_head(cause, dropped);
+  for (Window& window : windows_) {
+    while (!window.empty()) drop_head(window, cause, dropped);
+  }
 }
 
 void Deployment::free_memory() {
   const std::scoped_lock lock(window_mutex_);
-  window_ = {};
+  for (Window& window : windows_) window = {};
   queue_ = std::make_unique<RequestQueue<WaitingRows>>(2);
   blocks_.reset();
   staging_.reset();

@@ -10,14 +10,17 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/errors.h"
+#include "base/output_layout.h"
 #include "base/tensor.h"
 #include "queue/request_queue.h"
 #include "queue/row_blocks.h"
@@ -28,8 +31,10 @@
 namespace clipper {
 
 struct DeploymentOptions {
-  TensorSpec input;
-  TensorSpec output;
+  RowSpec input;
+  RowSpec output;
+  /// Rows whose first ragged input is at most so long form batches of their own; ascending.
+  std::vector<std::int64_t> lane_edges;
   std::uint32_t max_queue = 16384;                        ///< requests that may wait
   std::size_t row_budget_bytes = std::size_t{256} << 20;  ///< memory for waiting rows
   std::uint32_t max_batch = 4096;
@@ -47,7 +52,8 @@ class Deployment {
  public:
   Deployment(DeploymentOptions options, QueryTable& queries);
 
-  /// Before serving only.
+  /// Before serving only. One controller for each of lanes().
+  Replica& add_replica(std::vector<std::unique_ptr<Controller>> controllers);
   Replica& add_replica(std::unique_ptr<Controller> controller);
 
   // The way in.
@@ -57,11 +63,12 @@ class Deployment {
   /// The other end of enter(): these rows are answered and their memory is released.
   void leave(std::uint32_t rows) noexcept;
   /// Whether rows that must be complete by `answer_by_ns` can still make it, in the best placement.
-  [[nodiscard]] bool admits(Nanos now_ns, std::uint32_t rows, Nanos answer_by_ns) const noexcept;
-  /// Memory for at most block_rows() rows; nullopt: the budget is used up.
-  [[nodiscard]] std::optional<RowRun> reserve(std::uint32_t rows) noexcept {
-    return blocks_->reserve(rows);
-  }
+  [[nodiscard]] bool admits(Nanos now_ns, std::uint32_t rows, Nanos answer_by_ns,
+                            Lane lane = 0) const noexcept;
+  /// Copies at most `rows` rows of `source`, from `first` on, to where their batch will be read: as
+  /// many as fit one block and belong to one lane. nullopt: the budget is used up.
+  [[nodiscard]] std::optional<RowRun> store(const ColumnRows* source, std::uint32_t first,
+                                            std::uint32_t rows, Lane& lane) noexcept;
   /// False: the queue is full.
   [[nodiscard]] bool push(const WaitingRows& entry) noexcept;
   /// Wakes a sleeping thread of a replica that nobody drives. `patient`: somebody may lead soon.
@@ -98,8 +105,8 @@ class Deployment {
     return arrived_rows_.load(std::memory_order_seq_cst);
   }
   [[nodiscard]] std::uint32_t block_rows() const noexcept { return block_rows_; }
-  [[nodiscard]] std::size_t output_row_bytes() const noexcept { return output_row_bytes_; }
-  [[nodiscard]] std::size_t input_row_bytes() const noexcept { return input_row_bytes_; }
+  [[nodiscard]] const OutputLayout& output_layout() const noexcept { return output_layout_; }
+  [[nodiscard]] std::size_t lanes() const noexcept { return windows_.size(); }
   [[nodiscard]] const DeploymentOptions& options() const noexcept { return options_; }
   [[nodiscard]] std::shared_ptr<RowBlocks> blocks_of(const Batch& batch) const noexcept {
     return batch.was_gathered() ? staging_ : blocks_;
@@ -118,20 +125,25 @@ class Deployment {
   void* owner = nullptr;  // opaque: the other side's object for this deployment
 
  private:
+  [[nodiscard]] Lane lane_of(const ColumnRows* source, std::uint32_t row) const noexcept;
   void drain_queue();
   void bury_the_dead();
-  [[nodiscard]] bool drop_dead_head(Nanos now_ns, std::vector<DroppedRows>& dropped);
-  void drop_head(Cause cause, std::vector<DroppedRows>& dropped);
-  void bind(Batch& batch, std::uint32_t rows);
+  void bury(const WaitingRows& entry) noexcept;
+  void note_taken(const WaitingRows& entry) noexcept;
+  [[nodiscard]] Window* most_urgent(const std::array<bool, kMaxLanes>& passed_over) noexcept;
+  [[nodiscard]] bool drop_dead_head(Window& window, Nanos now_ns,
+                                    std::vector<DroppedRows>& dropped);
+  void drop_head(Window& window, Cause cause, std::vector<DroppedRows>& dropped);
+  void bind(Batch& batch, Window& window, std::uint32_t rows);
   void lay_out(Batch& batch);
   [[nodiscard]] bool gather(Batch& batch);
+  [[nodiscard]] std::optional<RowRun> reserve_staging(const Batch& batch) noexcept;
   void give_back_all_but_first_run(Batch& batch);
   [[nodiscard]] bool is_dead(const WaitingRows& entry) noexcept;
 
   const DeploymentOptions options_;
   QueryTable& queries_;
-  const std::size_t input_row_bytes_;
-  const std::size_t output_row_bytes_;
+  const OutputLayout output_layout_;
   std::shared_ptr<RowBlocks> blocks_;
   std::shared_ptr<RowBlocks> staging_;  // for batches that are not one run
   const std::uint32_t block_rows_;
@@ -139,8 +151,8 @@ class Deployment {
   std::unique_ptr<RequestQueue<WaitingRows>> queue_;
   std::vector<std::unique_ptr<Replica>> replicas_;
 
-  std::mutex window_mutex_;  // guards what follows
-  Window window_;
+  std::mutex window_mutex_;      // guards what follows
+  std::vector<Window> windows_;  // one for each lane; their number never changes
   std::uint64_t dead_seen_ = 0;
 
   std::atomic<bool> closed_{false};

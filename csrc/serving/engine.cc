@@ -49,7 +49,7 @@ Application& Engine::add_application(std::string name, std::vector<Model*> model
 
 // ---- the first half of the picture: a query on its way in ---------------------------------------
 
-Query* Engine::submit(Application& application, const std::byte* rows, std::uint32_t count,
+Query* Engine::submit(Application& application, const ColumnRows* columns, std::uint32_t count,
                       const Asking& asking, Refusal& refusal) noexcept {
   refusal = is_forked()             ? Refusal::kForked
             : is_closed()           ? Refusal::kClosed
@@ -72,7 +72,7 @@ Query* Engine::submit(Application& application, const std::byte* rows, std::uint
   const std::uint16_t asks = query->asks;
   query->open();
   if (!asking.attended) watch_deadline(*query);
-  for (std::uint16_t i = 0; i < asks; ++i) enqueue(*query, i, rows);
+  for (std::uint16_t i = 0; i < asks; ++i) enqueue(*query, i, columns);
   if (!asking.will_lead || asks > 1) {
     const bool patient = asking.may_lead && asks == 1 && asking.budget_ns >= kPatientBudget;
     for (std::uint16_t i = 0; i < asks; ++i) {
@@ -113,9 +113,8 @@ void Engine::prepare_asks(Query& query, const Asking& asking) {
   for (std::uint16_t i = 0; i < query.asks; ++i) {
     Deployment* deployment = application.models[chosen[i]]->enter(query.rows);
     try {
-      query.ask(i).open(deployment, chosen[i], query.rows,
-                        deployment == nullptr ? 0 : query.rows * deployment->output_row_bytes(),
-                        query.generation);
+      query.ask(i).open(deployment, deployment == nullptr ? nullptr : &deployment->output_layout(),
+                        chosen[i], query.rows, query.generation);
     } catch (const std::bad_alloc&) {
       for (std::uint16_t j = 0; j <= i; ++j) {
         Deployment* entered = j < i ? query.ask(j).deployment() : deployment;
@@ -136,25 +135,22 @@ void Engine::watch_deadline(Query& query) noexcept {
   }
 }
 
-void Engine::enqueue(Query& query, std::uint16_t index, const std::byte* rows) noexcept {
+void Engine::enqueue(Query& query, std::uint16_t index, const ColumnRows* columns) noexcept {
   Ask& ask = query.ask(index);
   Deployment* deployment = ask.deployment();
   if (deployment == nullptr) return refuse(query, index, Cause::kNoReplica, 0);
   if (!deployment->admits(query.arrived_ns, query.rows, query.answer_by_ns)) {
     return refuse(query, index, Cause::kOverload, 0);
   }
-  const std::size_t row_bytes = deployment->input_row_bytes();
   const std::uint32_t total = query.rows;
   WaitingRows entry{
-      {query.slot, query.generation, index, 0}, 0, {}, query.answer_by_ns, query.arrived_ns};
+      {query.slot, query.generation, index, 0}, 0, {}, query.answer_by_ns, query.arrived_ns, 0};
   // The rows of one query stay together up to the block size.
   for (std::uint32_t offset = 0; offset < total; offset += entry.run.rows) {
-    const auto run = deployment->reserve(std::min(total - offset, deployment->block_rows()));
+    const auto run = deployment->store(columns, offset, total - offset, entry.lane);
     if (!run) return refuse(query, index, Cause::kOverload, offset);
     entry.offset = offset;
     entry.run = *run;
-    std::memcpy(deployment->blocks().row(*run->block, run->first), rows + offset * row_bytes,
-                run->rows * row_bytes);
     if (!deployment->push(entry)) {
       RowBlocks::release(*run->block, run->rows);
       return refuse(query, index, Cause::kOverload, offset);
@@ -166,7 +162,7 @@ void Engine::refuse(Query& query, std::uint16_t index, Cause cause, std::uint32_
   Deployment* deployment = query.ask(index).deployment();
   const std::uint32_t rows = query.rows - offset;
   const WaitingRows entry{
-      {query.slot, query.generation, index, 0}, offset, {nullptr, 0, rows}, 0, 0};
+      {query.slot, query.generation, index, 0}, offset, {nullptr, 0, rows}, 0, 0, 0};
   if (deployment != nullptr) deployment->rows_refused.fetch_add(rows, std::memory_order_relaxed);
   answer(entry, cause, nullptr, 0, 0, 0, query.arrived_ns);
   if (deployment != nullptr) deployment->leave(rows);
@@ -215,7 +211,7 @@ Batch* Engine::try_lead(Deployment& deployment, Nanos now_ns, Nanos run_limit_ns
   }
   for (const auto& replica : deployment.replicas()) {
     // A model that is not warm may take any time: its own thread finds out.
-    if (!replica->controller().is_warm() || !replica->try_drive()) continue;
+    if (!replica->is_warm() || !replica->try_drive()) continue;
     Nanos retry_at_ns = kNever;
     Batch* batch = claim(*replica, now_ns, run_limit_ns, retry_at_ns);
     if (batch != nullptr) {
@@ -258,13 +254,13 @@ Batch* Engine::claim(Replica& replica, Nanos now_ns, Nanos run_limit_ns, Nanos& 
 
 // ---- the second half of the picture: answers on their way out -----------------------------------
 
-Nanos Engine::complete(Batch& batch, const std::byte* outputs) {
+Nanos Engine::complete(Batch& batch, const ColumnRows* outputs) {
   const Nanos now_ns = clock_.now_ns();
-  const std::size_t row_bytes = batch.replica->deployment().output_row_bytes();
   batch.replica->end(batch, now_ns, false);
+  std::uint32_t first = 0;
   for (const WaitingRows& entry : batch.entries) {
-    answer(entry, Cause::kNone, outputs, row_bytes, batch.start_ns, 0, now_ns);
-    outputs += entry.run.rows * row_bytes;
+    answer(entry, Cause::kNone, outputs, first, batch.start_ns, 0, now_ns);
+    first += entry.run.rows;
   }
   release_rows(batch);
   return now_ns;
@@ -280,8 +276,8 @@ Nanos Engine::fail(Batch& batch, Cause cause, std::uint32_t error_id) {
   return now_ns;
 }
 
-void Engine::answer(const WaitingRows& entry, Cause cause, const std::byte* outputs,
-                    std::size_t output_row_bytes, Nanos started_ns, std::uint32_t error_id,
+void Engine::answer(const WaitingRows& entry, Cause cause, const ColumnRows* outputs,
+                    std::uint32_t first, Nanos started_ns, std::uint32_t error_id,
                     Nanos now_ns) noexcept {
   Query& query = queries_.at(entry.handle.slot);
   Ask& ask = query.ask(entry.handle.ask);
@@ -293,8 +289,10 @@ void Engine::answer(const WaitingRows& entry, Cause cause, const std::byte* outp
     return;
   }
   if (outputs != nullptr) {
-    std::memcpy(ask.outputs().data() + entry.offset * output_row_bytes, outputs,
-                entry.run.rows * output_row_bytes);
+    const OutputLayout& layout = ask.deployment()->output_layout();
+    std::byte* rows = ask.outputs().data() + entry.offset * layout.row_bytes();
+    // Without memory for them these answers are lost, and no others.
+    if (!layout.write(rows, outputs, first, entry.run.rows)) cause = Cause::kOverload;
   }
   ask.set_cause(entry.offset, entry.run.rows, cause);
   ask.note(started_ns, error_id);

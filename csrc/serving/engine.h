@@ -49,11 +49,12 @@ enum class Refusal : std::uint8_t { kNone, kClosed, kForked, kTooManyRows, kOutO
 
 /// What became of a query. Pointers are valid until the query is released.
 struct Outcome {
-  std::byte* outputs = nullptr;        ///< rows of the application's output
-  OutputRows* holder = nullptr;        ///< whose memory that is: large ones may be taken
-  const Cause* causes = nullptr;       ///< one per row; nullptr: `cause` holds for all
-  const float* confidences = nullptr;  ///< one per row; nullptr: `confidence` holds for all
-  Cause cause = Cause::kNone;          ///< of the first row
+  std::byte* outputs = nullptr;          ///< rows of the application's output, as `layout` says
+  const OutputLayout* layout = nullptr;  ///< nullptr: no model was there to be asked
+  OutputRows* holder = nullptr;          ///< whose memory that is: large ones may be taken
+  const Cause* causes = nullptr;         ///< one per row; nullptr: `cause` holds for all
+  const float* confidences = nullptr;    ///< one per row; nullptr: `confidence` holds for all
+  Cause cause = Cause::kNone;            ///< of the first row
   float confidence = 0.0F;
   Nanos latency_ns = 0;
   Nanos queued_ns = 0;         ///< from arrival to the start of its batch; 0: never ran
@@ -76,10 +77,15 @@ class Engine {
   Application& add_application(std::string name, std::vector<Model*> models,
                                std::unique_ptr<Policy> policy, Nanos slo_ns, float min_confidence);
 
-  /// Accepts `rows` rows that lie one after the other; nullptr: see `refusal`, nothing was
-  /// accepted.
+  /// Accepts `count` rows, given column by column; nullptr: see `refusal`, nothing was accepted.
+  [[nodiscard]] Query* submit(Application& application, const ColumnRows* columns,
+                              std::uint32_t count, const Asking& asking, Refusal& refusal) noexcept;
+  /// The same for rows of one tensor of fixed shape, one after the other.
   [[nodiscard]] Query* submit(Application& application, const std::byte* rows, std::uint32_t count,
-                              const Asking& asking, Refusal& refusal) noexcept;
+                              const Asking& asking, Refusal& refusal) noexcept {
+    const ColumnRows only{rows};
+    return submit(application, &only, count, asking, refusal);
+  }
 
   /// For a thread that waits for `query`: the batch it should run itself, on a replica that it then
   /// drives; nullptr: wait(), for somebody else will run it. At most one batch a call.
@@ -92,8 +98,13 @@ class Engine {
   /// For a replica's thread. retry_at_ns as in Deployment::claim.
   [[nodiscard]] Batch* drive(Replica& replica, Nanos& retry_at_ns);
 
-  /// Hands over outputs of all rows, one after the other. Returns when the batch ended.
-  Nanos complete(Batch& batch, const std::byte* outputs);
+  /// Hands over outputs of all rows, column by column. Returns when the batch ended.
+  Nanos complete(Batch& batch, const ColumnRows* outputs);
+  /// The same for one tensor of fixed shape, one row after the other.
+  Nanos complete(Batch& batch, const std::byte* outputs) {
+    const ColumnRows only{outputs};
+    return complete(batch, &only);
+  }
   /// The batch has no outputs: every row ends with `cause`. Returns when the batch ended.
   Nanos fail(Batch& batch, Cause cause, std::uint32_t error_id);
   /// Lets go of the replica that claim gave, and sees to it that waiting rows find another driver.
@@ -136,12 +147,12 @@ class Engine {
   void prepare(Query& query, Application& application, std::uint32_t rows, const Asking& asking);
   void prepare_asks(Query& query, const Asking& asking);
   void watch_deadline(Query& query) noexcept;
-  void enqueue(Query& query, std::uint16_t index, const std::byte* rows) noexcept;
+  void enqueue(Query& query, std::uint16_t index, const ColumnRows* columns) noexcept;
   void refuse(Query& query, std::uint16_t index, Cause cause, std::uint32_t offset) noexcept;
   [[nodiscard]] Batch* try_lead(Deployment& deployment, Nanos now_ns, Nanos run_limit_ns);
-  void answer(const WaitingRows& entry, Cause cause, const std::byte* outputs,
-              std::size_t output_row_bytes, Nanos started_ns, std::uint32_t error_id,
-              Nanos now_ns) noexcept;
+  /// `outputs`: those of the whole batch, of which the entry's begin at row `first`; nullptr: none.
+  void answer(const WaitingRows& entry, Cause cause, const ColumnRows* outputs, std::uint32_t first,
+              Nanos started_ns, std::uint32_t error_id, Nanos now_ns) noexcept;
   void release_rows(Batch& batch);
   void answer_dropped(Deployment& deployment, std::vector<DroppedRows>& dropped, Nanos now_ns);
   [[nodiscard]] Batch* claim(Replica& replica, Nanos now_ns, Nanos run_limit_ns,
@@ -149,7 +160,7 @@ class Engine {
   void spin(const Query& query) const noexcept;
   void take_only_answer(Query& query, Outcome& outcome);
   void combine(Query& query, Outcome& outcome);
-  Cause combine_row(Query& query, std::uint32_t row, std::size_t row_bytes, float& confidence);
+  Cause combine_row(Query& query, std::uint32_t row, const OutputLayout& layout, float& confidence);
   void count(Query& query, Outcome& outcome, Nanos held_ns) noexcept;
   [[nodiscard]] std::uint64_t random_bits() noexcept;
 

@@ -79,23 +79,27 @@ void Engine::take_only_answer(Query& query, Outcome& outcome) {
   ask.settle(query.rows, query.end_cause.load(std::memory_order_relaxed));
   outcome.holder = &ask.outputs();
   outcome.outputs = ask.outputs().data();
+  if (ask.deployment() != nullptr) outcome.layout = &ask.deployment()->output_layout();
   outcome.causes = query.rows == 1 ? nullptr : ask.causes();
   outcome.cause = ask.cause(0);
   outcome.confidence = outcome.cause == Cause::kNone ? 1.0F : 0.0F;
 }
 
 void Engine::combine(Query& query, Outcome& outcome) {
-  std::size_t row_bytes = 0;
+  const OutputLayout* layout = nullptr;
   for (std::uint16_t i = 0; i < query.asks; ++i) {
     Ask& ask = query.ask(i);
     ask.settle(query.rows, query.end_cause.load(std::memory_order_relaxed));
-    if (ask.deployment() != nullptr) row_bytes = ask.deployment()->output_row_bytes();
+    if (ask.deployment() != nullptr) layout = &ask.deployment()->output_layout();
   }
-  query.combined.allocate(query.rows * row_bytes);
+  static const OutputLayout kNothing;
+  outcome.layout = layout;
+  if (layout == nullptr) layout = &kNothing;
+  query.combined.allocate(*layout, query.rows);
   query.combined_causes = std::make_unique<Cause[]>(query.rows);
   query.confidences = std::make_unique<float[]>(query.rows);
   for (std::uint32_t row = 0; row < query.rows; ++row) {
-    query.combined_causes[row] = combine_row(query, row, row_bytes, query.confidences[row]);
+    query.combined_causes[row] = combine_row(query, row, *layout, query.confidences[row]);
   }
   outcome.holder = &query.combined;
   outcome.outputs = query.combined.data();
@@ -105,7 +109,7 @@ void Engine::combine(Query& query, Outcome& outcome) {
   outcome.confidence = outcome.confidences[0];
 }
 
-Cause Engine::combine_row(Query& query, std::uint32_t row, std::size_t row_bytes,
+Cause Engine::combine_row(Query& query, std::uint32_t row, const OutputLayout& layout,
                           float& confidence) {
   std::array<Answer, kMaxAsks> answers{};
   Cause why = Cause::kNone;
@@ -114,16 +118,21 @@ Cause Engine::combine_row(Query& query, std::uint32_t row, std::size_t row_bytes
     answers[i].model = ask.model_index();
     const Cause cause = ask.cause(row);
     if (cause == Cause::kNone) {
-      answers[i].output = ask.outputs().data() + row * row_bytes;
+      answers[i].output = ask.outputs().data() + row * layout.row_bytes();
     } else if (why == Cause::kNone) {
       why = cause;
     }
   }
   const Application& application = *query.application;
-  const Combined combined = application.policy->combine(
-      std::span(answers).first(query.asks), row_bytes, query.combined.data() + row * row_bytes);
+  std::byte* output = query.combined.data() + row * layout.row_bytes();
+  const Combined combined =
+      application.policy->combine(std::span(answers).first(query.asks), layout, output);
   confidence = combined.confidence;
   if (!combined.answered) return why;
+  if (combined.winner != Combined::kWritten &&
+      !layout.copy(answers[combined.winner].output, output)) {
+    return Cause::kOverload;
+  }
   return combined.confidence < application.min_confidence ? Cause::kLowConfidence : Cause::kNone;
 }
 

@@ -34,13 +34,24 @@ Mailbox* closed_mailbox() { return reinterpret_cast<Mailbox*>(std::uintptr_t{1})
 
 }  // namespace
 
-void OutputRows::allocate(std::size_t bytes) {
+void OutputRows::allocate(const OutputLayout& layout, std::uint32_t rows) {
+  const std::size_t bytes = rows * layout.row_bytes();
   // Not cleared: written before it is read.
   if (bytes > kInlineBytes) heap_.reset(new std::byte[bytes]);
+  if (layout.is_fixed()) return;
+  layout.prepare(data(), rows);
+  layout_ = &layout;
+  rows_ = rows;
 }
 
-void Ask::open(Deployment* deployment, std::uint16_t model_index, std::uint32_t rows,
-               std::size_t output_bytes, std::uint32_t generation) {
+void OutputRows::clear() noexcept {
+  if (layout_ != nullptr) layout_->clear(data(), rows_);
+  layout_ = nullptr;
+  heap_.reset();
+}
+
+void Ask::open(Deployment* deployment, const OutputLayout* layout, std::uint16_t model_index,
+               std::uint32_t rows, std::uint32_t generation) {
   deployment_ = deployment;
   model_index_ = model_index;
   cause_ = kPending;
@@ -51,7 +62,7 @@ void Ask::open(Deployment* deployment, std::uint16_t model_index, std::uint32_t 
     row_causes_.reset();
   }
   outputs_.clear();
-  outputs_.allocate(output_bytes);
+  if (layout != nullptr) outputs_.allocate(*layout, rows);
   started_ns_.store(0, std::memory_order_relaxed);
   error_id_.store(0, std::memory_order_relaxed);
   word_.store(stamp(generation, 0) | rows, std::memory_order_release);

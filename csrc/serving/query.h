@@ -17,6 +17,7 @@
 
 #include "base/clock.h"
 #include "base/errors.h"
+#include "base/output_layout.h"
 #include "queue/mailbox.h"
 #include "queue/waiting_rows.h"
 
@@ -33,15 +34,23 @@ class OutputRows {
  public:
   static constexpr std::size_t kInlineBytes = 64;
 
-  /// Throws std::bad_alloc.
-  void allocate(std::size_t bytes);
+  OutputRows() = default;
+  ~OutputRows() { clear(); }
+  OutputRows(const OutputRows&) = delete;
+  OutputRows& operator=(const OutputRows&) = delete;
+
+  /// Room for prepared rows. The layout must outlive them. Throws std::bad_alloc.
+  void allocate(const OutputLayout& layout, std::uint32_t rows);
   [[nodiscard]] std::byte* data() noexcept { return heap_ ? heap_.get() : inline_.data(); }
   [[nodiscard]] bool is_inline() const noexcept { return heap_ == nullptr; }
-  /// Gives the memory to the caller, who frees it with delete[]. REQUIRES: !is_inline().
+  /// Gives the memory to the caller, who frees it with delete[]. REQUIRES: !is_inline(), and rows
+  /// of a fixed layout.
   [[nodiscard]] std::byte* take() noexcept { return heap_.release(); }
-  void clear() noexcept { heap_.reset(); }
+  void clear() noexcept;
 
  private:
+  const OutputLayout* layout_ = nullptr;  // of rows that own something
+  std::uint32_t rows_ = 0;
   std::unique_ptr<std::byte[]> heap_;
   alignas(16) std::array<std::byte, kInlineBytes> inline_{};
 };
@@ -50,8 +59,8 @@ class OutputRows {
 class Ask {
  public:
   /// REQUIRES: exclusive access. Throws std::bad_alloc.
-  void open(Deployment* deployment, std::uint16_t model_index, std::uint32_t rows,
-            std::size_t output_bytes, std::uint32_t generation);
+  void open(Deployment* deployment, const OutputLayout* layout, std::uint16_t model_index,
+            std::uint32_t rows, std::uint32_t generation);
 
   /// Whether a handle's attempt is the current one and still wanted. Any thread.
   [[nodiscard]] bool wants(const Handle& handle) const noexcept;

@@ -20,12 +20,17 @@ void add(std::atomic<T>& counter, T by) noexcept {
 
 }  // namespace
 
-Replica::Replica(Deployment& deployment, std::unique_ptr<Controller> controller,
+Replica::Replica(Deployment& deployment, std::vector<std::unique_ptr<Controller>> controllers,
                  std::uint32_t most_in_flight)
     : deployment_(deployment),
-      controller_(std::move(controller)),
+      controllers_(std::move(controllers)),
       most_in_flight_(std::clamp(most_in_flight, 1u, kMostInFlight)) {
   for (Batch& batch : batches_) batch.replica = this;
+}
+
+bool Replica::is_warm() const noexcept {
+  return std::any_of(controllers_.begin(), controllers_.end(),
+                     [](const auto& controller) { return controller->is_warm(); });
 }
 
 Batch* Replica::free_batch() noexcept {
@@ -45,7 +50,7 @@ void Replica::start(Batch& batch) noexcept {
 
 void Replica::end(Batch& batch, Nanos now_ns, bool failed) noexcept {
   // With two in flight the second starts when the first ends, not when it was bound.
-  controller_->observe({batch.rows, batch.start_ns, now_ns, failed});
+  controllers_[batch.lane]->observe({batch.rows, batch.start_ns, now_ns, failed});
   add(batches_run, std::uint64_t{1});
   add(rows_run, std::uint64_t{batch.rows});
   if (batch.was_gathered()) add(batches_gathered, std::uint64_t{1});

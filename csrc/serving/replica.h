@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/histogram.h"
@@ -23,7 +24,8 @@ class Replica {
  public:
   static constexpr std::uint32_t kMostInFlight = 2;
 
-  Replica(Deployment& deployment, std::unique_ptr<Controller> controller,
+  /// One controller for each lane.
+  Replica(Deployment& deployment, std::vector<std::unique_ptr<Controller>> controllers,
           std::uint32_t most_in_flight);
 
   [[nodiscard]] bool try_drive() noexcept {
@@ -60,8 +62,12 @@ class Replica {
   [[nodiscard]] bool is_stopped() const noexcept { return stop_.load(std::memory_order_acquire); }
 
   [[nodiscard]] Deployment& deployment() noexcept { return deployment_; }
-  [[nodiscard]] Controller& controller() noexcept { return *controller_; }
-  [[nodiscard]] const Controller& controller() const noexcept { return *controller_; }
+  [[nodiscard]] Controller& controller(Lane lane = 0) noexcept { return *controllers_[lane]; }
+  [[nodiscard]] const Controller& controller(Lane lane = 0) const noexcept {
+    return *controllers_[lane];
+  }
+  /// Whether its batches of some lane have shown what they take.
+  [[nodiscard]] bool is_warm() const noexcept;
 
   // Written by the driver alone, read by anyone.
   std::atomic<std::uint64_t> batches_run{0};
@@ -89,7 +95,7 @@ class Replica {
   }
 
   Deployment& deployment_;
-  const std::unique_ptr<Controller> controller_;
+  const std::vector<std::unique_ptr<Controller>> controllers_;
   const std::uint32_t most_in_flight_;
   std::array<Batch, kMostInFlight> batches_;
   std::atomic<std::uint32_t> in_flight_{0};

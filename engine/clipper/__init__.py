@@ -32,6 +32,7 @@ from .errors import (
 from .model import Model
 from .model_protocol import ModelAdapter, Runner
 from .policies import MajorityVote, WeightedSplit
+from .ragged import Ragged
 from .tensor import Tensor
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "PredictionError",
     "PredictionFuture",
     "Predictions",
+    "Ragged",
     "RecursionRefusedError",
     "ReplicaCrashedError",
     "Runner",

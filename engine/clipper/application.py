@@ -3,12 +3,11 @@
 from collections.abc import Coroutine, Hashable
 from typing import Any
 
-from numpy.typing import ArrayLike
-
 from ._core import futures, loops
 from ._core.application import ApplicationCore
 from ._core.futures import PredictionFuture
 from ._core.predictions import Prediction, Predictions
+from .tensor import Row
 
 __all__ = ["Application", "Prediction", "PredictionFuture", "Predictions"]
 
@@ -22,7 +21,7 @@ class Application(ApplicationCore):
     """
 
     def predict_async(
-        self, x: ArrayLike, *, context: Hashable | None = None, deadline: float | None = None
+        self, x: Row, *, context: Hashable | None = None, deadline: float | None = None
     ) -> Coroutine[Any, Any, Prediction]:
         """Ask for one prediction from an event loop.
 
@@ -32,7 +31,7 @@ class Application(ApplicationCore):
 
         Parameters
         ----------
-        x : array_like, shape of one input row
+        x : array_like, shape of one input row; bytes or str; for several tensors a dict of those
         context : hashable, optional
             Whose query this is.
         deadline : float, optional
@@ -53,7 +52,7 @@ class Application(ApplicationCore):
         return loops.ask(self, x, context, deadline)
 
     def submit(
-        self, x: ArrayLike, *, context: Hashable | None = None, deadline: float | None = None
+        self, x: Row, *, context: Hashable | None = None, deadline: float | None = None
     ) -> PredictionFuture:
         """Ask for one prediction without waiting.
 

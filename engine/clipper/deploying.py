@@ -1,21 +1,19 @@
 """Deploying a model: check what was asked for, load, warm up, and only then let it serve."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
+from ._core.rows import RowSpec
 from ._core.serving import DeploymentCore, EngineCore
-from ._core.tensors import Spec
 from .batching import Strategy, largest_batch
 from .errors import AlreadyExistsError, DeployError
 from .model import Deployment, Model
 from .model_protocol import ModelAdapter, Runner
 from .replica_thread import ReplicaThread
-from .tensor import Tensor
+from .row_examples import check_example, type_of_example
+from .tensor import RowType, Tensor, check_row_type
 
 _DEFAULT_MAX_QUEUE = 16_384
 _MOST_REPLICAS = 256
@@ -28,15 +26,15 @@ class PlainCallable:
     batch_as: Literal["array", "dlpack"] = "array"
 
     def __init__(self, function: Runner) -> None:
-        self.input: Tensor | None = None
-        self.output: Tensor | None = None
+        self.input: RowType | None = None
+        self.output: RowType | None = None
         self._function = function
 
     def load(self, device: str) -> Runner:
         """Return the callable; devices are its own business."""
         return self._function
 
-    def example(self) -> NDArray[Any] | None:
+    def example(self) -> Any:
         """Return None: nobody but its user knows what it takes."""
         return None
 
@@ -48,24 +46,26 @@ class DeployRequest:
     name: str
     adapter: ModelAdapter
     version: int | str | None
-    input: Tensor
-    output: Tensor | None
+    input: RowType
+    output: RowType | None
     slo: float | None
     replicas: int
     device: str
     batching: Strategy
     max_queue: int
     memory: int
-    example: NDArray[Any] | None
+    length_buckets: tuple[int, ...]
+    example: Any
     caller_runs: bool
     ready_timeout: float
 
     @classmethod
     def checked(
         cls, name: str, model: ModelAdapter | Callable[[Any], Any], *, version: int | str | None,
-        input: Tensor | None, output: Tensor | None, slo: float | None, replicas: int, where: str,
+        input: RowType | None, output: RowType | None, slo: float | None, replicas: int, where: str,
         device: str, batching: Strategy, max_queue: int | None, memory: int | str,
-        warmup: ArrayLike | Literal[False] | None, caller_runs: bool, ready_timeout: float,
+        length_buckets: Sequence[int] | None, warmup: Any, caller_runs: bool,
+        ready_timeout: float,
     ) -> Self:  # fmt: skip
         """Refuse what cannot work before anything is loaded."""
         if not isinstance(name, str) or not name:
@@ -77,10 +77,14 @@ class DeployRequest:
                 f"replicas is {replicas!r}: give an integer from 1 to {_MOST_REPLICAS}"
             )
         adapter = _to_adapter(model)
+        input = None if input is None else check_row_type(input, "input")
+        output = None if output is None else check_row_type(output, "output")
         example = _example(adapter, warmup, input)
+        takes = _input_of(name, adapter, input, example)
         return cls(
             name=name, adapter=adapter, version=version,
-            input=_input_of(name, adapter, input, example), output=output or adapter.output,
+            input=takes, output=output or adapter.output,
+            length_buckets=_buckets(adapter, length_buckets, takes),
             slo=_positive(slo, "slo"), replicas=replicas, device=device, batching=batching,
             max_queue=_count(max_queue, "max_queue", _DEFAULT_MAX_QUEUE), memory=to_bytes(memory),
             example=example, caller_runs=caller_runs,
@@ -107,7 +111,7 @@ def deploy(core: EngineCore, request: DeployRequest, existing: Model | None) -> 
     ]
     try:
         for thread in threads:
-            thread.start(request.example)
+            thread.start(request.example, request.input, request.output)
         for thread in threads:
             thread.wait(until, "loading")
         made = _make_core(core, request, threads, existing)
@@ -130,15 +134,15 @@ def _make_core(
         _check_same_specs(request, output, existing)
     largest = largest_batch(request.batching)
     made = core.add_deployment(
-        request.name, request.version, Spec(request.input), Spec(output),
+        request.name, request.version, RowSpec(request.input), RowSpec(output),
         max_queue=request.max_queue, row_budget=request.memory, max_batch=largest,
-        caller_runs=request.caller_runs,
+        caller_runs=request.caller_runs, length_buckets=request.length_buckets,
     )  # fmt: skip
     as_dlpack = request.adapter.batch_as == "dlpack"
     # All replicas first: afterwards the list does not change any more.
     runners = [made.add_replica(request.batching, t.runner, as_dlpack) for t in threads]
     for thread, runner in zip(threads, runners, strict=True):
-        thread.go(runner, made.output, largest)
+        thread.go(runner, largest)
     return made
 
 
@@ -153,63 +157,55 @@ def _to_adapter(model: Any) -> ModelAdapter:
     )
 
 
-def _example(
-    adapter: ModelAdapter, warmup: ArrayLike | Literal[False] | None, input: Tensor | None
-) -> NDArray[Any] | None:
+def _example(adapter: ModelAdapter, warmup: Any, input: RowType | None) -> Any:
     if warmup is False:
         return None
     if warmup is None:
         return adapter.example()
-    row = np.asarray(warmup)
-    spec = input or adapter.input
-    if spec is None:
-        return row
-    if not isinstance(warmup, np.ndarray):
-        row = row.astype(spec.dtype)
-    if row.dtype != spec.dtype or row.shape != spec.shape:
-        raise ValueError(
-            f"warmup is {row.dtype} of shape {row.shape}, but the input is {spec!r}: give one row"
-        )
-    return row
+    return check_example(warmup, input or adapter.input)
 
 
-def _input_of(
-    name: str, adapter: ModelAdapter, input: Tensor | None, example: NDArray[Any] | None
-) -> Tensor:
-    if input is not None and not isinstance(input, Tensor):
-        raise TypeError(f"input is {input!r}: give clipper.Tensor(dtype, shape) of one row")
+def _input_of(name: str, adapter: ModelAdapter, input: RowType | None, example: Any) -> RowType:
     if input is not None and adapter.input is not None and input != adapter.input:
         raise ValueError(f"input is {input!r}, but {adapter!r} takes {adapter.input!r}")
     known = input or adapter.input
     if known is not None:
         return known
     if example is not None:
-        return Tensor(example.dtype, example.shape)
+        return type_of_example(example)
     raise ValueError(
         f"what does model {name!r} take? Give input=clipper.Tensor(dtype, shape) of one row, or "
         "warmup= with a typical row"
     )
 
 
-def _output_of(request: DeployRequest, probed: Tensor | None) -> Tensor:
-    if request.output is None and probed is None:
+def _buckets(adapter: ModelAdapter, given: Sequence[int] | None, input: RowType) -> tuple[int, ...]:
+    lengths = tuple(getattr(adapter, "length_buckets", ()) if given is None else given)
+    if not lengths:
+        return ()
+    tensors = [input] if isinstance(input, Tensor) else input.values()
+    if not any(tensor.is_ragged for tensor in tensors):
+        raise ValueError(f"length_buckets is {lengths!r}, but no input is ragged: leave it out")
+    if len(lengths) > 15 or list(lengths) != sorted(set(lengths)) or lengths[0] < 1:
+        raise ValueError(f"length_buckets is {lengths!r}: give up to 15 lengths that rise, from 1")
+    return lengths
+
+
+def _output_of(request: DeployRequest, probed: RowType | None) -> RowType:
+    declared = request.output or probed
+    if declared is None:
         raise ValueError(
             f"what does model {request.name!r} return? Give output=clipper.Tensor(dtype, shape) of "
             "one row, or warmup= with a typical row"
         )
-    declared = request.output or probed
-    if declared is None or (probed is not None and probed.shape != declared.shape):
-        raise DeployError(
-            f"cannot deploy {request.name!r}: its outputs are {probed!r}, but output={declared!r} "
-            "was declared"
-        )
     return declared
 
 
-def _check_same_specs(request: DeployRequest, output: Tensor, existing: Model) -> None:
-    if (request.input, output) != (existing.input.tensor, existing.output.tensor):
+def _check_same_specs(request: DeployRequest, output: RowType, existing: Model) -> None:
+    before = (existing.input.tensors, existing.output.tensors)
+    if (request.input, output) != before:
         raise ValueError(
-            f"model {request.name!r} is {existing.input.tensor!r} → {existing.output.tensor!r}; a "
+            f"model {request.name!r} is {before[0]!r} → {before[1]!r}; a "
             f"version that is {request.input!r} → {output!r} needs another name, or undeploy first"
         )
 

@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from numpy.typing import ArrayLike
-
 from ._core.application import ModelCore
 from ._core.serving import EngineCore
 from .application import Application
@@ -24,7 +22,7 @@ from .errors import (
 from .model import Deployment, Model
 from .model_protocol import ModelAdapter
 from .policies import Policy
-from .tensor import Tensor
+from .tensor import RowType
 
 _log = logging.getLogger("clipper")
 
@@ -62,7 +60,7 @@ class Engine:
         self._keep_versions = keep_versions
         self._models: dict[str, Model] = {}
         self._model_cores: dict[str, ModelCore] = {}
-        self._specs: dict[str, tuple[Tensor, Tensor]] = {}  # input and output of each place
+        self._specs: dict[str, tuple[RowType, RowType]] = {}  # input and output of each place
         self._applications: dict[str, Application] = {}
         self._lock = threading.RLock()
         self._deploying: set[str] = set()
@@ -77,8 +75,8 @@ class Engine:
         model: ModelAdapter | Callable[[Any], Any],
         *,
         version: int | str | None = None,
-        input: Tensor | None = None,
-        output: Tensor | None = None,
+        input: RowType | None = None,
+        output: RowType | None = None,
         slo: float | None = None,
         default: Any = NO_DEFAULT,
         replicas: int = 1,
@@ -87,7 +85,8 @@ class Engine:
         batching: Strategy | str = "deadline",
         max_queue: int | None = None,
         memory: int | str = "256MiB",
-        warmup: ArrayLike | Literal[False] | None = None,
+        length_buckets: Sequence[int] | None = None,
+        warmup: Any = None,
         caller_runs: bool = True,
         ready_timeout: float = 60.0,
     ) -> Model:
@@ -100,10 +99,12 @@ class Engine:
             current once it is warm; no query is lost.
         model : ModelAdapter or callable
             An adapter from ``clipper_adapters``, or any function from a batch of n rows, an array
-            of shape ``(n, *input.shape)``, to n outputs.
+            of shape ``(n, *input.shape)``, to n outputs. Ragged rows come as :class:`Ragged`,
+            bytes and text as lists; with several inputs it is called with one keyword for each, and
+            with several outputs it returns a dict.
         version : int or str, optional
             One more than the largest number so far, if not given.
-        input, output : Tensor, optional
+        input, output : Tensor or dict of Tensor, optional
             One row of each, without the batch axis. Adapters know theirs; the input of a plain
             callable is read off ``warmup``, its output off the first run of it.
         slo : float, optional
@@ -124,7 +125,11 @@ class Engine:
             Requests that may wait, 16,384 if not given; one more is refused at once.
         memory : int or str, default "256MiB"
             Bytes for waiting rows.
-        warmup : array_like or False, optional
+        length_buckets : sequence of int, optional
+            Lengths, rising: ragged rows up to the same length, by their first ragged input, form
+            batches of their own, so that padding is small. Adapters that pad know theirs; ``()``:
+            all together.
+        warmup : array_like, bytes, str, dict of those, or False, optional
             One typical row to warm the model up with; adapters know one. Without any the engine
             never makes inputs up: batches then start at 1 and grow as the model shows its speed.
         caller_runs : bool, default True
@@ -151,7 +156,8 @@ class Engine:
         request = DeployRequest.checked(
             name, model, version=version, input=input, output=output, slo=slo, replicas=replicas,
             where=where, device=device, batching=to_strategy(batching), max_queue=max_queue,
-            memory=memory, warmup=warmup, caller_runs=caller_runs, ready_timeout=ready_timeout,
+            memory=memory, length_buckets=length_buckets, warmup=warmup, caller_runs=caller_runs,
+            ready_timeout=ready_timeout,
         )  # fmt: skip
         with self._lock:
             if name in self._deploying:
@@ -385,7 +391,7 @@ class Engine:
     def _new_model(self, request: DeployRequest, deployment: Deployment, default: Any) -> Model:
         name, core = request.name, deployment.core
         _check_objective_of(request.slo, name, deployment)
-        specs = (core.input.tensor, core.output.tensor)
+        specs = (core.input.tensors, core.output.tensors)
         # A name that was undeployed keeps its place in the core, as applications may still link it.
         # They hold on to its specs: a model with others gets a place of its own.
         if self._specs.get(name) != specs:
@@ -402,11 +408,11 @@ class Engine:
 
 
 def _check_fits(model: Model, first: Model) -> None:
-    if (model.input.tensor, model.output.tensor) != (first.input.tensor, first.output.tensor):
+    if (model.input.tensors, model.output.tensors) != (first.input.tensors, first.output.tensors):
         raise ValueError(
             f"models {first.name!r} and {model.name!r} do not fit into one application: "
-            f"{first.input.tensor!r} → {first.output.tensor!r} against "
-            f"{model.input.tensor!r} → {model.output.tensor!r}"
+            f"{first.input.tensors!r} → {first.output.tensors!r} against "
+            f"{model.input.tensors!r} → {model.output.tensors!r}"
         )
 
 

@@ -56,8 +56,8 @@ class Deployment:
         """Return the deployment's state and counters, as plain values."""
         return {
             "version": self.core.version,
-            "input": repr(self.core.input.tensor),
-            "output": repr(self.core.output.tensor),
+            "input": repr(self.core.input.tensors),
+            "output": repr(self.core.output.tensors),
             "batching": repr(self.batching),
             "device": self.device,
             "deployed_at": self.deployed_at,

@@ -4,16 +4,16 @@ import queue
 import statistics
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ._core.serving import ReplicaRunner, convert_outputs
-from ._core.tensors import Spec
+from ._core.rows import RowSpec
+from ._core.serving import ReplicaRunner, check_outputs
 from .errors import DeployError
 from .model_protocol import ModelAdapter, Runner
-from .tensor import Tensor
+from .row_examples import batch_of, resized, type_of_outputs
+from .tensor import RowType
 
 #: Warm-up ends when a batch takes this long, or when all of it has taken ten times as long.
 _WARM_UP_BATCH_SECONDS = 0.05
@@ -28,7 +28,7 @@ class ReplicaThread:
 
     def __init__(self, adapter: ModelAdapter, device: str, name: str) -> None:
         self.runner: Runner | None = None
-        self.probed: Tensor | None = None  # the output's spec, as the first run showed it
+        self.probed: RowType | None = None  # the outputs, as the first run showed them
         self.single_row_seconds: float | None = None  # median, as warmed up
         self._adapter = adapter
         self._device = device
@@ -37,15 +37,17 @@ class ReplicaThread:
         self._core: ReplicaRunner | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
-    def start(self, example: NDArray[Any] | None) -> None:
+    def start(self, example: Any, input: RowType, output: RowType | None) -> None:
         """Start to load the model and, with an example row, to run it once."""
         self._example = example
+        self._input = input
+        self._output = output
         self._thread.start()
 
-    def go(self, core: ReplicaRunner, output: Spec, largest_batch: int) -> None:
+    def go(self, core: ReplicaRunner, largest_batch: int) -> None:
         """Hand the replica over: warm it up, then serve."""
         self._core = core
-        self._orders.put((core, output, largest_batch))
+        self._orders.put((core, largest_batch))
 
     def wait(self, until: float, step: str) -> None:
         """Wait for the end of a step; ``until`` is a time of ``time.monotonic``."""
@@ -78,7 +80,7 @@ class ReplicaThread:
         try:
             self.runner = self._adapter.load(self._device)
             if self._example is not None:
-                self.probed = _probe(self.runner, self._example)
+                self.probed = self._probe(self.runner)
         except BaseException as error:
             self._steps.put(error)
             return
@@ -86,41 +88,45 @@ class ReplicaThread:
         order = self._orders.get()
         if order is None:
             return
-        core, output, largest_batch = order
+        core, largest_batch = order
         try:
             if self._example is not None:
-                times = _warm_up(core, self.runner, self._example, output, largest_batch)
-                self.single_row_seconds = statistics.median(times)
+                self._warm_up(core, self.runner, largest_batch)
         except BaseException as error:
             self._steps.put(error)
             return
         self._steps.put(None)
         core.serve()
 
+    def _probe(self, runner: Runner) -> RowType:
+        outputs = _call(runner, batch_of(self._input, self._example, 1))
+        if self._output is None:
+            return type_of_outputs(outputs)
+        check_outputs(RowSpec(self._output), outputs, 1, "the model")
+        return self._output
 
-def _batch_of(example: NDArray[Any], rows: int) -> NDArray[Any]:
-    batch = np.ascontiguousarray(np.broadcast_to(example, (rows, *example.shape)))
-    batch.flags.writeable = False  # as batches are when it serves
-    return batch
+    def _warm_up(self, core: ReplicaRunner, runner: Runner, largest_batch: int) -> None:
+        """Teach the controllers what batches take, for every bucket of lengths."""
+        buckets = core.deployment.length_buckets
+        if not buckets:
+            batches = partial(batch_of, self._input, self._example)
+            times = _warm_up(core, runner, batches, largest_batch, 0)
+            self.single_row_seconds = statistics.median(times)
+            return
+        for lane, length in enumerate(buckets):
+            batches = partial(batch_of, self._input, resized(self._input, self._example, length))
+            times = _warm_up(core, runner, batches, largest_batch, lane)
+            self.single_row_seconds = statistics.median(times)
 
 
-def _probe(runner: Runner, example: NDArray[Any]) -> Tensor:
-    outputs = runner(_batch_of(example, 1))
-    if outputs is None:
-        raise TypeError("it returned None for a batch of one row: does it return its outputs?")
-    array = np.asarray(outputs)
-    if array.ndim == 0 or array.shape[0] != 1:
-        raise ValueError(
-            f"it returned an array of shape {array.shape} for a batch of one row: a model is "
-            "called with a batch and returns one output for each row"
-        )
-    return Tensor(array.dtype, array.shape[1:])
+def _call(runner: Runner, batch: Any) -> Any:
+    return runner(**batch) if isinstance(batch, dict) else runner(batch)
 
 
 def _warm_up(
-    core: ReplicaRunner, runner: Runner, example: NDArray[Any], output: Spec, largest_batch: int
+    core: ReplicaRunner, runner: Runner, make_batch: Callable[[int], Any], largest: int, lane: int
 ) -> list[float]:
-    """Run 1, 2, 4, … copies of the example, and teach the replica's controller what they take.
+    """Run batches of 1, 2, 4, … rows, and teach the replica's controller what they take.
 
     Returns the seconds that the batches of one row took.
     """
@@ -128,21 +134,21 @@ def _warm_up(
     single_row: list[float] = []
     rows = 1
     while True:
-        batch = _batch_of(example, rows)
+        batch = make_batch(rows)
         # The first runs of a size pay for lazy set-up: they teach nothing that lasts.
         discarded = 2 if rows == 1 else 1
         start_ns = end_ns = 0
         for run in range(discarded + _RUNS_PER_SIZE):
             start_ns = time.monotonic_ns()
-            outputs = runner(batch)
+            outputs = _call(runner, batch)
             end_ns = time.monotonic_ns()
-            convert_outputs(output, outputs, rows, core.deployment.name)
+            check_outputs(core.deployment.output, outputs, rows, core.deployment.name)
             if run >= discarded:
-                core.observe(rows, start_ns, end_ns)
+                core.observe(rows, start_ns, end_ns, lane)
             if rows == 1 and run >= discarded:
                 single_row.append((end_ns - start_ns) * 1e-9)
         is_slow = (end_ns - start_ns) * 1e-9 > _WARM_UP_BATCH_SECONDS
         has_taken_long = time.monotonic() - began > 10 * _WARM_UP_BATCH_SECONDS and core.is_warm
-        if is_slow or has_taken_long or rows * 2 > largest_batch:
+        if is_slow or has_taken_long or rows * 2 > largest:
             return single_row
         rows *= 2

@@ -253,7 +253,7 @@ class OnnxModel:
             return Tensor(dtype, tuple(row))
         # What the file does not state, or may contradict, shows in an answer.
         try:
-            zeros = np.zeros((1, *spec.shape), spec.dtype)
+            zeros = np.zeros((1, *spec.item_shape), spec.dtype)
             (answer,) = session.run([self._output_name], {self._input_name: zeros})
         except Exception as error:
             raise ValueError(

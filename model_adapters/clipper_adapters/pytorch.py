@@ -269,7 +269,7 @@ def _output_of(module: nn.Module, spec: Tensor, name: str) -> Tensor:
     who = f"TorchModel's {name}"
     try:
         with torch.inference_mode():
-            output = module(torch.from_numpy(np.zeros((1, *spec.shape), spec.dtype)).to(device))
+            output = module(torch.from_numpy(np.zeros((1, *spec.item_shape), spec.dtype)).to(device))
             if isinstance(output, torch.Tensor):
                 output = output.cpu().numpy()
     except Exception as error:

@@ -52,7 +52,7 @@ class SklearnModel:
         self._check_method()
         self._check_labels()
         self.input: Tensor | None = Tensor(input_dtype, (int(estimator.n_features_in_),))
-        one_row = np.zeros((1, *self.input.shape), self.input.dtype)
+        one_row = np.zeros((1, *self.input.item_shape), self.input.dtype)
         answer = getattr(estimator, method)(one_row)
         self.output: Tensor | None = spec_of_output(answer, f"{self._name}.{method}")
 

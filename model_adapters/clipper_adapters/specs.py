@@ -11,7 +11,7 @@ from clipper import Tensor
 
 def zero_row(spec: Tensor | None) -> NDArray[Any] | None:
     """Return a row of zeros of the given spec; None if there is no spec."""
-    return None if spec is None else np.zeros(spec.shape, spec.dtype)
+    return None if spec is None else np.zeros(spec.item_shape, spec.dtype)
 
 
 def spec_of_output(output: Any, who: str) -> Tensor:

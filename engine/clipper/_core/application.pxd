@@ -1,7 +1,7 @@
 from clipper._core cimport native
 from clipper._core.predictions cimport Prediction
 from clipper._core.serving cimport EngineCore
-from clipper._core.tensors cimport Spec
+from clipper._core.rows cimport RowSpec
 
 
 cdef class ApplicationCore:
@@ -9,11 +9,11 @@ cdef class ApplicationCore:
     cdef native.Application* handle
     cdef readonly str name
     cdef readonly list models            # of ModelCore
-    cdef readonly Spec input
-    cdef readonly Spec output
+    cdef readonly RowSpec input
+    cdef readonly RowSpec output
     cdef readonly bint has_default
     cdef readonly object default
-    cdef object _default_row             # the default as an output row, or None if it is not one
+    cdef list _defaults                  # the default as a row of each output, or None
     cdef native.Nanos slo_ns
     cdef bint may_lead
 
@@ -25,6 +25,7 @@ cdef class ApplicationCore:
     cdef object answer(self, native.Query* query, native.Nanos held_ns)
     cdef Prediction collect_one(self, native.Query* query, native.Nanos held_ns,
                                 native.Outcome* outcome)
+    cdef object _outputs_of(self, native.Outcome* outcome, Py_ssize_t rows)
     cdef object take(self, native.Query* query, native.Nanos held_ns)
     cdef object take_many(self, native.Query* query, native.Nanos held_ns)
     cdef native.Batch* lead_at_turn_end(self) except? NULL

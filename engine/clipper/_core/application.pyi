@@ -1,13 +1,12 @@
 from collections.abc import Hashable, Sequence
 from typing import Any, final
 
-from numpy.typing import ArrayLike
-
 from clipper.policies import BoundPolicy
+from clipper.tensor import Row, Rows
 
 from .predictions import Prediction, Predictions
+from .rows import RowSpec
 from .serving import DeploymentCore, EngineCore
-from .tensors import Spec
 
 @final
 class ModelCore:
@@ -24,8 +23,8 @@ class ApplicationCore:
         core: EngineCore,
         name: str,
         models: Sequence[ModelCore],
-        input: Spec,
-        output: Spec,
+        input: RowSpec,
+        output: RowSpec,
         *,
         policy: BoundPolicy | None,
         slo: float | None,
@@ -40,17 +39,17 @@ class ApplicationCore:
     @property
     def models(self) -> list[ModelCore]: ...
     @property
-    def input(self) -> Spec: ...
+    def input(self) -> RowSpec: ...
     @property
-    def output(self) -> Spec: ...
+    def output(self) -> RowSpec: ...
     @property
     def has_default(self) -> bool: ...
     @property
     def default(self) -> Any: ...
     def predict(
-        self, x: ArrayLike, *, context: Hashable | None = None, deadline: float | None = None
+        self, x: Row, *, context: Hashable | None = None, deadline: float | None = None
     ) -> Prediction: ...
     def predict_many(
-        self, xs: ArrayLike, *, context: Hashable | None = None, deadline: float | None = None
+        self, xs: Rows, *, context: Hashable | None = None, deadline: float | None = None
     ) -> Predictions: ...
     def statistics(self) -> dict[str, Any]: ...

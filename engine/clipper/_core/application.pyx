@@ -10,8 +10,8 @@ from libcpp.vector cimport vector
 
 from clipper._core cimport native
 from clipper._core.predictions cimport Prediction, Predictions, cause_of, take_memory
+from clipper._core.rows cimport RowSpec
 from clipper._core.serving cimport DeploymentCore, EngineCore, run_batch
-from clipper._core.tensors cimport Spec
 
 import hashlib
 
@@ -70,8 +70,8 @@ cdef unique_ptr[native.Policy] make_policy(object policy) except *:
 cdef class ApplicationCore:
     """What ``clipper.Application`` is made of."""
 
-    def __init__(self, EngineCore core, str name, models, Spec input, Spec output, *, policy, slo,
-                 has_default, default, min_confidence):
+    def __init__(self, EngineCore core, str name, models, RowSpec input, RowSpec output, *,
+                 policy, slo, has_default, default, min_confidence):
         cdef vector[native.Model*] linked
         cdef unique_ptr[native.Policy] chooser = make_policy(policy)
         for model in models:
@@ -83,7 +83,7 @@ cdef class ApplicationCore:
         self.output = output
         self.has_default = has_default
         self.default = default
-        self._default_row = default_row(output, default) if has_default else None
+        self._defaults = output.defaults_of(default if has_default else None)
         self.slo_ns = native.kNever if slo is None else nanoseconds(slo, "slo")
         self.may_lead = len(models) == 1 or policy.asks_one
         cdef string native_name = name.encode()
@@ -95,7 +95,7 @@ cdef class ApplicationCore:
 
         Parameters
         ----------
-        x : array_like, shape of one input row
+        x : array_like, shape of one input row; bytes or str; for several tensors a dict of those
             An array must have the model's dtype; numbers and lists are converted.
         context : hashable, optional
             Whose query this is; the policy may treat each context differently.
@@ -114,12 +114,12 @@ cdef class ApplicationCore:
             If no answer came and the application has no default: the subclass says why.
         """
         cdef native.Asking asking
-        cdef const native.Byte* row = NULL
-        _holder = self.input.read_row(x, &row)
+        cdef native.ColumnRows columns[native.kMaxColumns]
+        _holder = self.input.read_row(x, columns)
         self.ask(&asking, context, deadline)
         asking.will_lead = self.may_lead
         asking.attended = True
-        cdef native.Query* query = self.core.submit(self.handle, row, 1, &asking)
+        cdef native.Query* query = self.core.submit(self.handle, columns, 1, &asking)
         return self.take(query, self._attend(query))
 
     def predict_many(self, xs, *, context=None, deadline=None):
@@ -127,7 +127,7 @@ cdef class ApplicationCore:
 
         Parameters
         ----------
-        xs : array_like, shape (n, ...)
+        xs : array_like, shape (n, ...); Ragged; list of rows; for several tensors a dict of those
             n rows, n >= 1.
         context, deadline
             As for ``predict``.
@@ -144,16 +144,16 @@ cdef class ApplicationCore:
             If the input is not rows of what the model takes.
         """
         cdef native.Asking asking
-        cdef const native.Byte* rows = NULL
+        cdef native.ColumnRows columns[native.kMaxColumns]
         cdef Py_ssize_t count = 0
-        _holder = self.input.read_rows(xs, &rows, &count)
+        _holder = self.input.read_rows(xs, columns, &count)
         if count == 0:
             raise ValueError("predict_many was given no rows: it expects an array of shape "
                              "(n, ...) with n >= 1")
         self.ask(&asking, context, deadline)
         asking.will_lead = self.may_lead
         asking.attended = True
-        cdef native.Query* query = self.core.submit(self.handle, rows, count, &asking)
+        cdef native.Query* query = self.core.submit(self.handle, columns, count, &asking)
         return self.take_many(query, self._attend(query))
 
     cdef int ask(self, native.Asking* asking, object context, object deadline) except -1:
@@ -254,7 +254,7 @@ cdef class ApplicationCore:
         made._asked = asked_of(query, 0)
         if outcome.cause == native.Cause.kNone:
             made.confidence = outcome.confidence
-            made.keep(outcome.holder)
+            made.keep(outcome)
         else:
             made.is_default = True
             made._default = self.default
@@ -268,14 +268,7 @@ cdef class ApplicationCore:
         try:
             self.core.engine.get().collect(query[0], held_ns, outcome)
             made.why = [None] * rows if outcome.all_answered else whys_of(&outcome, rows)
-            if not outcome.all_answered and None not in made.why:
-                # Nothing was answered: where no model was asked, there is not even memory for it.
-                made.output = np.zeros((rows, *self.output.shape), self.output.dtype)
-            elif outcome.holder.is_inline():
-                made.output = self.output.rows_from(outcome.outputs, rows)
-            else:
-                memory = take_memory(outcome.holder)
-                made.output = self.output.rows_over(outcome.outputs, rows, memory)
+            made.output = self._outputs_of(&outcome, rows)
             made.confidence = confidences_of(&outcome, rows)
             made._asked = [asked_rows(query, i, outcome.all_answered and query.asks == 1)
                            for i in range(query.asks) if query.ask(i).deployment() != NULL]
@@ -286,7 +279,9 @@ cdef class ApplicationCore:
         if not outcome.all_answered:
             made.is_default[:] = [cause is not None for cause in made.why]
             made.confidence[made.is_default] = 0.0
-            made.output[made.is_default] = 0 if self._default_row is None else self._default_row
+        if not outcome.all_answered or not self.output.is_plain:
+            made.output = self.output.finish_rows(
+                made.output, None if outcome.all_answered else made.is_default, self._defaults)
         made._has_default = self.has_default
         made._default = self.default
         made._latency_ns = outcome.latency_ns
@@ -294,6 +289,14 @@ cdef class ApplicationCore:
         made._engine = self.core
         made.spec = self.output
         return made
+
+    cdef object _outputs_of(self, native.Outcome* outcome, Py_ssize_t rows):
+        """The rows of a query; those without an answer hold anything."""
+        if outcome.layout == NULL or not self.output.is_plain:
+            return self.output.rows_out(outcome.outputs, outcome.layout, rows)
+        if outcome.holder.is_inline():
+            return self.output.only.rows_from(outcome.outputs, rows)
+        return self.output.only.rows_over(outcome.outputs, rows, take_memory(outcome.holder))
 
     cdef object error_for(self, Prediction prediction, unsigned int error_id):
         """The exception that says why there is no answer."""
@@ -447,12 +450,3 @@ cdef object confidences_of(native.Outcome* outcome, Py_ssize_t rows):
         for i in range(rows):
             values[i] = outcome.confidences[i]
     return made
-
-
-cdef object default_row(Spec output, object default):
-    """The default as one output row; None if it is something else."""
-    try:
-        row = np.asarray(default).astype(output.dtype, casting="same_kind")
-    except (TypeError, ValueError):
-        return None
-    return row if row.shape == output.shape else None

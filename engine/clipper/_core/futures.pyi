@@ -1,7 +1,7 @@
 from collections.abc import Callable, Hashable
 from typing import Any, final
 
-from numpy.typing import ArrayLike
+from clipper.tensor import Row
 
 from .application import ApplicationCore
 from .predictions import Prediction
@@ -17,5 +17,5 @@ class PredictionFuture:
     def add_done_callback(self, fn: Callable[[PredictionFuture], Any]) -> None: ...
 
 def submit(
-    application: ApplicationCore, x: ArrayLike, context: Hashable | None, deadline: float | None
+    application: ApplicationCore, x: Row, context: Hashable | None, deadline: float | None
 ) -> PredictionFuture: ...

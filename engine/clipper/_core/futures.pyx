@@ -173,11 +173,11 @@ cdef class PredictionFuture:
 def submit(ApplicationCore application, x, context, deadline):
     """Accept one query; its prediction comes later."""
     cdef native.Asking asking
-    cdef const native.Byte* row = NULL
-    _holder = application.input.read_row(x, &row)
+    cdef native.ColumnRows columns[native.kMaxColumns]
+    _holder = application.input.read_row(x, columns)
     application.ask(&asking, context, deadline)
     cdef PredictionFuture future = PredictionFuture.__new__(PredictionFuture)
     future.application = application
     asking.may_lead = application.may_lead
-    future.query = application.core.submit(application.handle, row, 1, &asking)
+    future.query = application.core.submit(application.handle, columns, 1, &asking)
     return future

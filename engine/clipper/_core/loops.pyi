@@ -1,7 +1,7 @@
 from collections.abc import Coroutine, Hashable
 from typing import Any, final
 
-from numpy.typing import ArrayLike
+from clipper.tensor import Row
 
 from .application import ApplicationCore
 from .predictions import Prediction
@@ -15,5 +15,5 @@ class LoopPort:
     def close(self) -> None: ...
 
 def ask(
-    application: ApplicationCore, x: ArrayLike, context: Hashable | None, deadline: float | None
+    application: ApplicationCore, x: Row, context: Hashable | None, deadline: float | None
 ) -> Coroutine[Any, Any, Prediction]: ...

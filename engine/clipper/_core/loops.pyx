@@ -272,12 +272,12 @@ def ask(ApplicationCore application, x, context, deadline):
     Where no loop runs yet, as in ``asyncio.run(app.predict_async(x))``, it is accepted later.
     """
     cdef native.Asking asking
-    cdef const native.Byte* row = NULL
+    cdef native.ColumnRows columns[native.kMaxColumns]
     try:
         loop = _get_running_loop()
     except RuntimeError:
         return ask_later(application, x, context, deadline)
-    _holder = application.input.read_row(x, &row)
+    _holder = application.input.read_row(x, columns)
     application.ask(&asking, context, deadline)
     cdef AsyncAnswer answer = AsyncAnswer.__new__(AsyncAnswer)
     cdef LoopPort port = port_for(application.core, loop)
@@ -287,7 +287,7 @@ def ask(ApplicationCore application, x, context, deadline):
     asking.mailbox = &port.mailbox
     asking.owner = <void*>answer
     asking.will_lead = application.may_lead
-    answer.query = application.core.submit(application.handle, row, 1, &asking)
+    answer.query = application.core.submit(application.handle, columns, 1, &asking)
     Py_INCREF(answer)  # the query's, until its letter is read
     port.outstanding += 1
     port.touch(application, loop)

@@ -6,6 +6,10 @@ from libcpp.string cimport string
 from libcpp.vector cimport vector
 
 ctypedef int64_t Nanos
+ctypedef uint8_t Lane
+
+cdef enum:
+    kMaxColumns = 32
 
 cdef extern from "<cstddef>" nogil:
     # A class to Cython, so that it takes no pointer to one for a string.
@@ -39,6 +43,7 @@ cdef extern from "base/tensor.h" namespace "clipper" nogil:
         kUInt
         kFloat
         kBfloat
+        kComplex
         kBool
     cdef cppclass DType:
         DTypeCode code
@@ -46,6 +51,32 @@ cdef extern from "base/tensor.h" namespace "clipper" nogil:
     cdef cppclass TensorSpec:
         DType dtype
         vector[int64_t] shape
+        cbool ragged
+    cdef cppclass RowSpec:
+        RowSpec()
+        vector[TensorSpec] columns
+    cdef cppclass ColumnRows:
+        ColumnRows()
+        const Byte* data
+        const int64_t* offsets
+        int64_t single[2]
+
+
+cdef extern from "base/output_layout.h" namespace "clipper" nogil:
+    cdef cppclass RaggedCell:
+        Byte* data
+        int64_t items
+    cdef cppclass OutputColumn "clipper::OutputLayout::Column":
+        size_t item_bytes
+        size_t offset
+        cbool ragged
+    cdef cppclass OutputLayout:
+        const vector[OutputColumn]& columns() noexcept
+        size_t row_bytes() noexcept
+        cbool is_fixed() noexcept
+
+        @staticmethod
+        RaggedCell& cell(Byte* row, const OutputColumn& column) noexcept
 
 
 cdef extern from "base/histogram.h" namespace "clipper" nogil:
@@ -156,7 +187,9 @@ cdef extern from "serving/batch.h" namespace "clipper" nogil:
     cdef cppclass Batch:
         Replica* replica
         uint32_t rows
-        const Byte* data
+        Lane lane
+        const Byte* column(size_t index) noexcept
+        const int64_t* offsets(size_t index) noexcept
         Block& block() noexcept
 
 
@@ -173,7 +206,8 @@ cdef extern from "serving/replica.h" namespace "clipper" nogil:
         cbool is_stopped() noexcept
         cbool is_driven() noexcept
         Deployment& deployment() noexcept
-        Controller& controller() noexcept
+        Controller& controller(Lane lane) noexcept
+        cbool is_warm() noexcept
         AtomicCount batches_run
         AtomicCount rows_run
         AtomicCount batches_gathered
@@ -186,15 +220,17 @@ cdef extern from "serving/replica.h" namespace "clipper" nogil:
 
 cdef extern from "serving/deployment.h" namespace "clipper" nogil:
     cdef cppclass DeploymentOptions:
-        TensorSpec input
-        TensorSpec output
+        RowSpec input
+        RowSpec output
+        vector[int64_t] lane_edges
         uint32_t max_queue
         size_t row_budget_bytes
         uint32_t max_batch
         uint32_t most_in_flight
         cbool caller_runs
     cdef cppclass Deployment:
-        Replica& add_replica(unique_ptr[Controller] controller) except +
+        Replica& add_replica(vector[unique_ptr[Controller]] controllers) except +
+        size_t lanes() noexcept
         shared_ptr[RowBlocks] blocks_of(const Batch& batch) noexcept
         RowBlocks& blocks() noexcept
         void close() noexcept
@@ -260,6 +296,7 @@ cdef extern from "serving/engine.h" namespace "clipper" nogil:
     cdef cppclass Outcome:
         Outcome()
         Byte* outputs
+        const OutputLayout* layout
         OutputRows* holder
         const Cause* causes
         const float* confidences
@@ -276,7 +313,7 @@ cdef extern from "serving/engine.h" namespace "clipper" nogil:
         Deployment& add_deployment(DeploymentOptions options) except +
         Application& add_application(string name, vector[Model*] models, unique_ptr[Policy] policy,
                                      Nanos slo_ns, float min_confidence) except +
-        Query* submit(Application& application, const Byte* rows, uint32_t count,
+        Query* submit(Application& application, const ColumnRows* columns, uint32_t count,
                       const Asking& asking, Refusal& refusal) noexcept
         Batch* lead(Query& query, Nanos now_ns, Nanos run_limit_ns) except +
         Batch* lead_at_turn_end(Deployment& deployment, Nanos run_limit_ns) except +
@@ -284,7 +321,7 @@ cdef extern from "serving/engine.h" namespace "clipper" nogil:
         @staticmethod
         cbool is_driving(const Deployment& deployment) noexcept
         Batch* drive(Replica& replica, Nanos& retry_at_ns) except +
-        Nanos complete(Batch& batch, const Byte* outputs) except +
+        Nanos complete(Batch& batch, const ColumnRows* outputs) except +
         Nanos fail(Batch& batch, Cause cause, uint32_t error_id) except +
         void stop_driving(Replica& replica) noexcept
         void flush(Deployment& deployment, Cause cause) except +

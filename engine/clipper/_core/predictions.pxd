@@ -1,5 +1,5 @@
 from clipper._core cimport native
-from clipper._core.tensors cimport Spec
+from clipper._core.rows cimport RowSpec
 
 
 cdef class OutputMemory:
@@ -7,7 +7,7 @@ cdef class OutputMemory:
 
 
 cdef class Prediction:
-    cdef Spec spec
+    cdef RowSpec spec
     cdef object _output                  # None until asked for
     cdef object _default
     cdef unsigned char _inline[64]
@@ -21,7 +21,7 @@ cdef class Prediction:
     cdef object _engine
     cdef unsigned long long _number
 
-    cdef void keep(self, native.OutputRows* holder)
+    cdef object keep(self, native.Outcome* outcome)
 
 
 cdef class Predictions:
@@ -36,7 +36,7 @@ cdef class Predictions:
     cdef list _asked                     # of (deployment, list of causes or None)
     cdef object _engine
     cdef unsigned long long _number
-    cdef Spec spec
+    cdef RowSpec spec
 
 
 cdef object cause_of(native.Cause cause)

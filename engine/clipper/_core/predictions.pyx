@@ -43,7 +43,7 @@ cdef class Prediction:
 
     Attributes
     ----------
-    output : ndarray or scalar
+    output : ndarray, scalar, bytes or str; for several tensors a dict of those
         One row of the model's output, or the application's default.
     confidence : float
         Weighted share of agreement among the models asked, in [0, 1]; 0 for a default.
@@ -56,14 +56,16 @@ cdef class Prediction:
     def __init__(self):
         raise TypeError("predictions are made by applications: call predict()")
 
-    cdef void keep(self, native.OutputRows* holder):
-        """Take over the output's bytes. Cheap: the array is made when somebody looks."""
+    cdef object keep(self, native.Outcome* outcome):
+        """Take over the output's bytes. Cheap: a small array is made when somebody looks."""
         cdef OutputMemory memory
-        if holder.is_inline():
-            memcpy(self._inline, holder.data(), 64)
+        if not self.spec.is_plain:
+            self._output = self.spec.row_out(outcome.outputs, outcome.layout)
+        elif outcome.holder.is_inline():
+            memcpy(self._inline, outcome.holder.data(), 64)
         else:
-            memory = take_memory(holder)
-            array = self.spec.rows_over(memory.data, 1, memory)
+            memory = take_memory(outcome.holder)
+            array = self.spec.only.rows_over(memory.data, 1, memory)
             self._output = array[0]
 
     @property
@@ -71,7 +73,7 @@ cdef class Prediction:
         if self._output is None:
             if self.is_default:
                 return self._default if self._has_default else None
-            self._output = self.spec.row_from(<const native.Byte*>self._inline)
+            self._output = self.spec.only.row_from(<const native.Byte*>self._inline)
         return self._output
 
     @property
@@ -125,7 +127,7 @@ cdef class Predictions:
 
     Attributes
     ----------
-    output : ndarray, shape (n, ...)
+    output : ndarray, shape (n, ...), Ragged, or list of bytes or str; for several a dict of those
         Rows that the models did not answer hold the default, or zeros if that is not a row.
     confidence : ndarray of float32, shape (n,)
     is_default : ndarray of bool, shape (n,)
@@ -160,7 +162,9 @@ cdef class Predictions:
         one._cause = <native.Cause><int>(0 if why is None else why.value)
         one._has_default = self._has_default
         one._default = self._default
-        one._output = None if one.is_default else self.output[row]
+        if not one.is_default:
+            one._output = ({name: rows[row] for name, rows in self.output.items()}
+                           if isinstance(self.output, dict) else self.output[row])
         one.confidence = self.confidence[row]
         one._latency_ns = self._latency_ns
         one._queued_ns = self._queued_ns

@@ -1,7 +1,7 @@
 from libcpp.memory cimport shared_ptr, unique_ptr
 
 from clipper._core cimport native
-from clipper._core.tensors cimport Spec
+from clipper._core.rows cimport RowSpec
 
 
 cdef class EngineCore:
@@ -12,8 +12,9 @@ cdef class EngineCore:
     cdef readonly list ports             # of event loops
     cdef readonly set watched            # futures with callbacks, until their letter is read
 
-    cdef native.Query* submit(self, native.Application* application, const native.Byte* rows,
-                              Py_ssize_t count, native.Asking* asking) except NULL
+    cdef native.Query* submit(self, native.Application* application,
+                              const native.ColumnRows* columns, Py_ssize_t count,
+                              native.Asking* asking) except NULL
 
 
 cdef class DeploymentCore:
@@ -21,8 +22,9 @@ cdef class DeploymentCore:
     cdef native.Deployment* handle
     cdef readonly str name
     cdef readonly object version
-    cdef readonly Spec input
-    cdef readonly Spec output
+    cdef readonly RowSpec input
+    cdef readonly RowSpec output
+    cdef readonly tuple length_buckets
     cdef readonly list runners
     cdef readonly object errors          # recent: deque of (id, text)
     cdef readonly dict error_counts      # exception type → how many batches
@@ -40,6 +42,7 @@ cdef class ReplicaRunner:
     cdef readonly long long gil_waits
 
     cdef _note_gil_wait(self, native.Nanos waited_ns)
+    cdef int _checked(self, lane) except -1
 
 
 cdef native.Nanos run_batch(EngineCore core, native.Batch* batch) except -1

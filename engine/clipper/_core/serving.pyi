@@ -1,8 +1,6 @@
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, final
-
-from numpy.typing import NDArray
 
 from clipper.batching import Strategy
 from clipper.errors import Cause
@@ -10,7 +8,7 @@ from clipper.model_protocol import Runner
 
 from .futures import PredictionFuture
 from .loops import LoopPort
-from .tensors import Spec
+from .rows import RowSpec
 
 @final
 class EngineCore:
@@ -33,13 +31,14 @@ class EngineCore:
         self,
         name: str,
         version: int | str | None,
-        input: Spec,
-        output: Spec,
+        input: RowSpec,
+        output: RowSpec,
         *,
         max_queue: int,
         row_budget: int,
         max_batch: int,
         caller_runs: bool,
+        length_buckets: Sequence[int] = (),
     ) -> DeploymentCore: ...
 
 @final
@@ -51,9 +50,11 @@ class DeploymentCore:
     @property
     def version(self) -> int | str: ...
     @property
-    def input(self) -> Spec: ...
+    def input(self) -> RowSpec: ...
     @property
-    def output(self) -> Spec: ...
+    def output(self) -> RowSpec: ...
+    @property
+    def length_buckets(self) -> tuple[int, ...]: ...
     @property
     def runners(self) -> list[ReplicaRunner]: ...
     @property
@@ -81,10 +82,10 @@ class ReplicaRunner:
     def gil_waits(self) -> int: ...
     @property
     def is_warm(self) -> bool: ...
-    def observe(self, rows: int, start_ns: int, end_ns: int) -> None: ...
-    def bound(self, rows: int) -> float: ...
+    def observe(self, rows: int, start_ns: int, end_ns: int, lane: int = 0) -> None: ...
+    def bound(self, rows: int, lane: int = 0) -> float: ...
     def stop(self) -> None: ...
     def serve(self) -> None: ...
     def statistics(self) -> dict[str, Any]: ...
 
-def convert_outputs(spec: Spec, outputs: Any, rows: int, name: str) -> NDArray[Any]: ...
+def check_outputs(spec: RowSpec, outputs: Any, rows: int, name: str) -> None: ...

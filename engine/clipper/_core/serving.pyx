@@ -5,8 +5,10 @@ cimport numpy as cnp
 from libc.stdint cimport uint32_t, uint64_t
 from libcpp.memory cimport shared_ptr, unique_ptr
 from libcpp.utility cimport move
+from libcpp.vector cimport vector
 
 from clipper._core cimport dlpack, native
+from clipper._core.rows cimport RowSpec
 from clipper._core.tensors cimport Spec
 
 import collections
@@ -14,6 +16,7 @@ import hashlib
 import logging
 import os
 import traceback
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -37,11 +40,12 @@ cdef class EngineCore:
         self.ports = []
         self.watched = set()
 
-    cdef native.Query* submit(self, native.Application* application, const native.Byte* rows,
-                              Py_ssize_t count, native.Asking* asking) except NULL:
+    cdef native.Query* submit(self, native.Application* application,
+                              const native.ColumnRows* columns, Py_ssize_t count,
+                              native.Asking* asking) except NULL:
         cdef native.Refusal refusal = native.Refusal.kNone
         cdef native.Query* query = self.engine.get().submit(
-            application[0], rows, <uint32_t>count, asking[0], refusal)
+            application[0], columns, <uint32_t>count, asking[0], refusal)
         if query == NULL:
             self._refuse(<int>refusal, count)
         return query
@@ -104,8 +108,8 @@ cdef class EngineCore:
         digest = hashlib.blake2b(number.to_bytes(8, "little"), key=self._secret, digest_size=8)
         return f"{number:016x}{digest.hexdigest()}"
 
-    def add_deployment(self, str name, version, Spec input, Spec output, *, max_queue, row_budget,
-                       max_batch, caller_runs):
+    def add_deployment(self, str name, version, RowSpec input, RowSpec output, *, max_queue,
+                       row_budget, max_batch, caller_runs, length_buckets=()):
         """Make a deployment without replicas."""
         cdef native.DeploymentOptions options
         options.input = input.to_native()
@@ -115,6 +119,8 @@ cdef class EngineCore:
         options.max_batch = max_batch
         options.most_in_flight = 1
         options.caller_runs = caller_runs
+        for length in length_buckets:
+            options.lane_edges.push_back(length)
         cdef DeploymentCore deployment = DeploymentCore.__new__(DeploymentCore)
         deployment.handle = &self.engine.get().add_deployment(options)
         deployment.handle.owner = <void*>deployment
@@ -123,6 +129,7 @@ cdef class EngineCore:
         deployment.version = version
         deployment.input = input
         deployment.output = output
+        deployment.length_buckets = tuple(length_buckets)
         # Kept as long as the engine: the core never forgets a deployment either.
         self._deployments.append(deployment)
         return deployment
@@ -139,12 +146,16 @@ cdef class DeploymentCore:
 
     def add_replica(self, controller, call, bint as_dlpack):
         """Add a replica whose batches `call` runs. Before serving only."""
-        cdef unique_ptr[native.Controller] strategy = make_controller(controller)
+        cdef vector[unique_ptr[native.Controller]] strategies
+        cdef unique_ptr[native.Controller] strategy
+        for _lane in range(self.handle.lanes()):
+            strategy = make_controller(controller)
+            strategies.push_back(move(strategy))
         cdef ReplicaRunner runner = ReplicaRunner.__new__(ReplicaRunner)
         runner.deployment = self
         runner.call = call
         runner.as_dlpack = as_dlpack
-        runner.handle = &self.handle.add_replica(move(strategy))
+        runner.handle = &self.handle.add_replica(move(strategies))
         runner.handle.owner = <void*>runner
         self.runners.append(runner)
         return runner
@@ -222,23 +233,28 @@ cdef unique_ptr[native.Controller] make_controller(object strategy) except *:
 cdef class ReplicaRunner:
     """One replica: how its batches are run, and the loop of its thread."""
 
-    def observe(self, rows, start_ns, end_ns):
+    def observe(self, rows, start_ns, end_ns, lane=0):
         """Teach the controller a run off the serving path. Before serving only."""
         cdef native.Run run
         run.rows = rows
         run.start_ns = start_ns
         run.end_ns = end_ns
         run.failed = False
-        self.handle.controller().observe(run)
+        self.handle.controller(self._checked(lane)).observe(run)
 
-    def bound(self, rows):
+    def bound(self, rows, lane=0):
         """Seconds that a batch of `rows` should take at most; 0 if not known yet."""
-        return self.handle.controller().run_bound_ns(rows) * 1e-9
+        return self.handle.controller(self._checked(lane)).run_bound_ns(rows) * 1e-9
 
     @property
     def is_warm(self):
         """Whether enough has been seen for admission to trust the bounds."""
-        return self.handle.controller().is_warm()
+        return self.handle.is_warm()
+
+    cdef int _checked(self, lane) except -1:
+        if not 0 <= lane < self.deployment.handle.lanes():
+            raise ValueError(f"lane is {lane!r}: there are {self.deployment.handle.lanes()}")
+        return lane
 
     def stop(self):
         """End serve() after the batch that runs now."""
@@ -300,7 +316,7 @@ cdef class ReplicaRunner:
             "run_seconds": {"p50": runs.quantile_ns(0.5) * 1e-9,
                             "p99": runs.quantile_ns(0.99) * 1e-9, "max": runs.max_ns() * 1e-9},
             "gil_wait_seconds": self.gil_wait_ns * 1e-9,
-            "warm": replica.controller().is_warm(),
+            "warm": replica.is_warm(),
         }
 
 
@@ -323,13 +339,6 @@ cdef Lease lease(native.Batch* batch):
     made.block = &batch.block()
     native.RowBlocks.lease(made.block[0])
     return made
-
-
-cdef cnp.ndarray view_of(native.Batch* batch, Spec spec):
-    """The batch as a read-only array, which keeps its block as long as it lives."""
-    cdef cnp.ndarray view = spec.rows_over(<native.Byte*>batch.data, batch.rows, lease(batch))
-    cnp.PyArray_CLEARFLAGS(view, cnp.NPY_ARRAY_WRITEABLE)
-    return view
 
 
 @cython.final
@@ -357,11 +366,34 @@ cdef class DLPackBatch:
         return view if dtype is None else view.astype(dtype)
 
 
-cdef DLPackBatch dlpack_of(native.Batch* batch, Spec spec):
-    cdef DLPackBatch made = DLPackBatch.__new__(DLPackBatch)
-    made._lease = lease(batch)
+cdef object inputs_of(native.Batch* batch, RowSpec spec, bint as_dlpack):
+    """What the model is called with: one value, or a dict by name.
+
+    All of it keeps the batch's block as long as it lives.
+    """
+    cdef Lease held = lease(batch)
+    cdef Py_ssize_t i
+    if spec.names is None:
+        return column_of(batch, <Spec>spec.columns[0], 0, held, as_dlpack)
+    return {name: column_of(batch, <Spec>spec.columns[i], i, held, as_dlpack)
+            for i, name in enumerate(spec.names)}
+
+
+cdef object column_of(native.Batch* batch, Spec spec, Py_ssize_t column, Lease held,
+                      bint as_dlpack):
+    cdef cnp.ndarray view
+    cdef DLPackBatch made
+    cdef native.Byte* data = <native.Byte*>batch.column(column)
+    if spec.ragged:
+        return spec.ragged_rows_over(data, batch.offsets(column), batch.rows, held)
+    if not as_dlpack:
+        view = spec.rows_over(data, batch.rows, held)
+        cnp.PyArray_CLEARFLAGS(view, cnp.NPY_ARRAY_WRITEABLE)
+        return view
+    made = DLPackBatch.__new__(DLPackBatch)
+    made._lease = held
     made._spec = spec
-    made._data = <void*>batch.data
+    made._data = <void*>data
     made._rows = batch.rows
     return made
 
@@ -374,16 +406,17 @@ cdef native.Nanos run_batch(EngineCore core, native.Batch* batch) except -1:
     cdef native.Replica* replica = batch.replica
     cdef ReplicaRunner runner = <ReplicaRunner>replica.owner
     cdef DeploymentCore deployment = runner.deployment
+    cdef native.ColumnRows columns[native.kMaxColumns]
     cdef object outputs
     cdef native.Nanos ended_ns
     try:
-        if runner.as_dlpack:
-            outputs = runner.call(dlpack_of(batch, deployment.input))
+        inputs = inputs_of(batch, deployment.input, runner.as_dlpack)
+        if deployment.input.names is None:
+            outputs = runner.call(inputs)
         else:
-            outputs = runner.call(view_of(batch, deployment.input))
-        outputs = checked_outputs(deployment, outputs, batch.rows)
-        ended_ns = core.engine.get().complete(
-            batch[0], <const native.Byte*>cnp.PyArray_DATA(<cnp.ndarray>outputs))
+            outputs = runner.call(**inputs)
+        outputs = read_outputs(deployment.output, outputs, batch.rows, deployment.name, columns)
+        ended_ns = core.engine.get().complete(batch[0], columns)
     except BaseException as error:
         ended_ns = core.engine.get().fail(batch[0], native.Cause.kModelError,
                                           deployment.note_error(error))
@@ -394,16 +427,57 @@ cdef native.Nanos run_batch(EngineCore core, native.Batch* batch) except -1:
     return ended_ns
 
 
-cdef object checked_outputs(DeploymentCore deployment, object outputs, Py_ssize_t rows):
-    """The outputs as a C-contiguous array of the declared spec, one row for each input row."""
-    cdef Spec spec = deployment.output
-    if (cnp.PyArray_Check(outputs) and spec.matches(<cnp.ndarray>outputs, 1)
-            and cnp.PyArray_DIM(<cnp.ndarray>outputs, 0) == rows):
+cdef object read_outputs(RowSpec spec, object outputs, Py_ssize_t rows, str name,
+                         native.ColumnRows* columns):
+    """Point `columns` at what a model returned, or raise with what it should have returned.
+
+    The result keeps it alive.
+    """
+    cdef list holders = []
+    cdef Py_ssize_t i
+    if spec.names is None:
+        return read_column(<Spec>spec.columns[0], outputs, rows, name, columns)
+    if not isinstance(outputs, Mapping) or set(outputs) != set(spec.names):
+        got = sorted(map(str, outputs)) if isinstance(outputs, Mapping) else type(outputs).__name__
+        raise TypeError(f"model {name!r} returned {got}, expected a dict with exactly "
+                        f"{sorted(spec.names)}")
+    for i, key in enumerate(spec.names):
+        holders.append(read_column(<Spec>spec.columns[i], outputs[key], rows,
+                                   f"{name}.{key}", &columns[i]))
+    return holders
+
+
+cdef object read_column(Spec spec, object outputs, Py_ssize_t rows, str name,
+                        native.ColumnRows* column):
+    cdef Py_ssize_t count = 0
+    if not spec.ragged:
+        if not (cnp.PyArray_Check(outputs) and spec.matches(<cnp.ndarray>outputs, 1)
+                and cnp.PyArray_DIM(<cnp.ndarray>outputs, 0) == rows):
+            outputs = convert_column(spec, outputs, rows, name)
+        column.data = <const native.Byte*>cnp.PyArray_DATA(<cnp.ndarray>outputs)
         return outputs
-    return convert_outputs(spec, outputs, rows, deployment.name)
+    wanted = f"{rows} outputs of {spec.tensor!r}"
+    if outputs is None:
+        raise TypeError(f"model {name!r} returned None, expected {wanted}: does it return?")
+    try:
+        holder = spec.read_many(outputs, column, &count)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"model {name!r} returned something else than {wanted}: {error}") \
+            from None
+    if count != rows:
+        raise ValueError(f"model {name!r} returned {count} outputs for {rows} inputs, expected "
+                         f"{wanted}: a model is called with a batch and returns one output for "
+                         "each row")
+    return holder
 
 
-def convert_outputs(Spec spec, outputs, Py_ssize_t rows, str name):
+def check_outputs(RowSpec spec, outputs, Py_ssize_t rows, str name):
+    """Raise with what a model should have returned, unless it has."""
+    cdef native.ColumnRows columns[native.kMaxColumns]
+    read_outputs(spec, outputs, rows, name, columns)
+
+
+cdef object convert_column(Spec spec, object outputs, Py_ssize_t rows, str name):
     """Convert what a model returned, or raise with what it should have returned."""
     wanted = f"{rows} outputs of {spec.tensor!r}"
     if outputs is None:
