@@ -33,3 +33,4 @@ cdef class ApplicationCore:
 
 
 cdef void abandon(native.Engine* engine, native.Query* query) noexcept
+cdef native.Nanos nanoseconds(object seconds, str what) except? -1

@@ -338,3 +338,30 @@ cdef extern from "serving/engine.h" namespace "clipper" nogil:
         cbool is_forked() noexcept
         Reserve& reserve() noexcept
         AtomicCount answers_lost
+
+
+cdef extern from "load/generator.h" namespace "clipper" nogil:
+    cdef cppclass LoadPlan:
+        LoadPlan()
+        const Nanos* at_ns
+        const uint32_t* chosen
+        size_t arrivals
+        const Byte* pool
+        size_t row_bytes
+        Nanos budget_ns
+    cdef cppclass LoadRecord:
+        LoadRecord()
+        Nanos* latency_ns
+        Nanos* late_ns
+        Cause* causes
+        float* confidences
+        uint32_t* models
+        Byte* outputs
+        size_t output_row_bytes
+    cdef cppclass LoadGenerator:
+        LoadGenerator(Engine& engine, Application& application, const LoadPlan& plan,
+                      const LoadRecord& record) except +
+        void run() noexcept
+        void stop() noexcept
+        size_t asked() noexcept
+        size_t ended() noexcept
