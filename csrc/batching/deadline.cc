@@ -97,10 +97,37 @@ Decision DeadlineController::decide_infeasible(const Situation& situation,
                                                Nanos start_ns) noexcept {
   if (start_ns >= situation.head_deadline_ns) return drop_head();
   if (latency_.runs() < kTrustedRuns) return run_rows(1);
+  const Nanos slo = objective_ns(situation);
+  if (latency_.bound_ns(1) > slo && latency_.expected_ns(1) <= slo / 2) {
+    return decide_by_expectation(situation, time_between(start_ns, situation.head_deadline_ns));
+  }
   const bool idle = situation.free_at_ns <= situation.now_ns;
   if (!idle || time_between(last_run_ns_, situation.now_ns) < kProbeEvery) return drop_head();
   last_run_ns_ = situation.now_ns;
   return run_rows(1);
+}
+
+/// The bound leaves not even a row that has just come its chance, although most rows would make it:
+/// one run in a hundred is disturbed for longer than the objective. A bound that forbids everything
+/// says nothing about what to choose, and obeying it, with a probe now and then, would keep it up
+/// for as long as its window takes to fill. So the same rule goes by what is expected.
+Decision DeadlineController::decide_by_expectation(const Situation& situation,
+                                                   Nanos slack_ns) noexcept {
+  const std::uint32_t most = std::min(situation.waiting_rows, max_batch_);
+  const std::uint32_t wanted = rows_expected_within(objective_ns(situation) / 2, most);
+  const std::uint32_t fits = rows_expected_within(slack_ns, most);
+  return fits < wanted ? drop_head() : run_prudently(fits, 0);
+}
+
+/// The most rows, of 1 to `most`, that are expected to take at most `limit_ns`; 0: none.
+std::uint32_t DeadlineController::rows_expected_within(Nanos limit_ns,
+                                                       std::uint32_t most) const noexcept {
+  std::uint32_t fits = 0;
+  for (std::uint32_t beyond = most + 1; beyond - fits > 1;) {
+    const std::uint32_t middle = fits + (beyond - fits) / 2;
+    (latency_.expected_ns(middle) <= limit_ns ? fits : beyond) = middle;
+  }
+  return fits;
 }
 
 /// Dropping the head buys a larger batch. It is not worth it where two batches serve everybody:

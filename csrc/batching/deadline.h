@@ -9,9 +9,13 @@
 // model with a high fixed cost would have to be deferred on purpose), while taking everything
 // clears it. Under overload the rule settles by itself at the best batch b = rate * (SLO - q(b)).
 //
+// Where the bound forbids even a row that has just come, although most would make it, the same rule
+// goes by expectations.
+//
 // Thread safety: as Controller; what other threads read is the latency model alone.
 // Invariants: with a warm model no row is run that its bound puts past its deadline, except as a
-// probe; an idle replica with an unexpired head runs something at least once in kProbeEvery.
+// probe, or where the bound forbids all; an idle replica with an unexpired head runs something at
+// least once in kProbeEvery.
 #pragma once
 
 #include <cstdint>
@@ -47,6 +51,9 @@ class DeadlineController final : public Controller {
   [[nodiscard]] Decision decide_best_effort(const Situation& situation) noexcept;
   [[nodiscard]] Decision decide_infeasible(const Situation& situation, Nanos start_ns) noexcept;
   [[nodiscard]] Nanos believed_slack_ns(Nanos slack_ns) const noexcept;
+  [[nodiscard]] Decision decide_by_expectation(const Situation& situation, Nanos slack_ns) noexcept;
+  [[nodiscard]] std::uint32_t rows_expected_within(Nanos limit_ns,
+                                                   std::uint32_t most) const noexcept;
   [[nodiscard]] Decision run_prudently(std::uint32_t rows, Nanos slack_ns) noexcept;
   [[nodiscard]] bool loses_nobody_by_splitting(const Situation& situation,
                                                const Plan& plan) const noexcept;

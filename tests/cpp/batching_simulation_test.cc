@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <cstdio>
+#include <random>
 #include <vector>
 
 #include "batching/aimd.h"
@@ -164,6 +165,35 @@ TEST(preempted_runs_never_lock_a_model_out) {
       std::fprintf(stderr, "  sigma %.1f load %.1f: %.3f of the calm run\n", sigma, load, share);
       CHECK(!kIsLongEnoughForStatistics || share >= 0.9);
     }
+  }
+}
+
+// While something else takes the processor many runs last several times as long. When that is over,
+// what it left in the windows must not turn away rows that would make it.
+TEST(a_disturbed_spell_does_not_shut_a_model_out) {
+  const Latency latency{.beta_ms = 0.05, .alpha_ms = 0.72, .sigma = 0.05};
+  const Nanos slo = 10 * latency.exact_ns(1);
+  for (std::uint64_t seed = 1; seed <= 20; ++seed) {
+    std::mt19937_64 random(seed);
+    std::uniform_real_distribution<double> uniform(0, 1);
+    DeadlineController controller;
+    for (std::uint32_t rows = 1; rows <= 64; rows *= 2) {
+      for (int i = 0; i < 5; ++i) controller.observe({rows, -latency.exact_ns(rows), 0, false});
+    }
+    for (int i = 0; i < 200; ++i) {
+      const auto rows = static_cast<std::uint32_t>(1 + random() % 3);
+      const double factor = uniform(random) < 0.3 ? 1 + 12 * uniform(random) : 1;
+      const auto took = factor * static_cast<double>(latency.exact_ns(rows));
+      controller.observe({rows, -static_cast<Nanos>(took), 0, false});
+    }
+    const Workload drawn = workload(Arrivals::kPoisson, 2000, 0.8, latency, slo, seed);
+    const Outcome outcome = clipper::simulation::simulate(controller, latency, drawn);
+    const double share =
+        static_cast<double>(outcome.on_time) / static_cast<double>(drawn.arrivals_ns.size());
+    if (share < 0.9) {
+      std::fprintf(stderr, "seed %d: %.3f\n", static_cast<int>(seed), share);
+    }
+    CHECK(!kIsLongEnoughForStatistics || share >= 0.9);
   }
 }
 
