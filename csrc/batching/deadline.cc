@@ -98,7 +98,7 @@ Decision DeadlineController::decide_infeasible(const Situation& situation,
   if (start_ns >= situation.head_deadline_ns) return drop_head();
   if (latency_.runs() < kTrustedRuns) return run_rows(1);
   const Nanos slo = objective_ns(situation);
-  if (latency_.bound_ns(1) > slo && latency_.expected_ns(1) <= slo / 2) {
+  if (latency_.bound_ns(1) > slo && latency_.expected_ns(1) <= slo) {
     return decide_by_expectation(situation, time_between(start_ns, situation.head_deadline_ns));
   }
   const bool idle = situation.free_at_ns <= situation.now_ns;
