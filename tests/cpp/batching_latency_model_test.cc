@@ -190,6 +190,28 @@ TEST(a_short_stall_is_forgotten_after_a_few_runs) {
   }
 }
 
+// Serving at low load after the warm-up: noisy, slower than in a tight loop, and next to nothing
+// but single rows.
+TEST(single_rows_leave_what_large_batches_take) {
+  for (std::uint64_t seed = 1; seed <= 20; ++seed) {
+    std::mt19937_64 random(seed);
+    std::lognormal_distribution<double> noise(0, 0.25);
+    LatencyModel model;
+    for (std::uint32_t rows = 1; rows <= 2048; rows *= 2) {
+      for (int i = 0; i < 5; ++i) model.observe(rows, line(rows));
+    }
+    for (int i = 0; i < 1000; ++i) {
+      const std::uint32_t rows = 1 + (random() % 20 == 0) + (random() % 100 == 0);
+      const double took = 1.5 * static_cast<double>(line(rows)) * noise(random);
+      model.observe(rows, static_cast<Nanos>(took));
+    }
+    for (const std::uint32_t rows : {64u, 1000u}) {
+      CHECK(model.bound_ns(rows) >= line(rows));
+      CHECK(model.bound_ns(rows) <= 6 * line(rows));
+    }
+  }
+}
+
 TEST(nonsense_is_survived) {
   LatencyModel model;
   const Nanos times[] = {0, -1, 1, kNever, -kNever, std::numeric_limits<Nanos>::min(), kSecond};
