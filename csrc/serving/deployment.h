@@ -65,6 +65,8 @@ class Deployment {
   /// Whether rows that must be complete by `answer_by_ns` can still make it, in the best placement.
   [[nodiscard]] bool admits(Nanos now_ns, std::uint32_t rows, Nanos answer_by_ns,
                             Lane lane = 0) const noexcept;
+  /// Where row `row` of `source` will wait.
+  [[nodiscard]] Lane lane_of(const ColumnRows* source, std::uint32_t row) const noexcept;
   /// Copies at most `rows` rows of `source`, from `first` on, to where their batch will be read: as
   /// many as fit one block and belong to one lane. nullopt: the budget is used up.
   [[nodiscard]] std::optional<RowRun> store(const ColumnRows* source, std::uint32_t first,
@@ -125,7 +127,6 @@ class Deployment {
   void* owner = nullptr;  // opaque: the other side's object for this deployment
 
  private:
-  [[nodiscard]] Lane lane_of(const ColumnRows* source, std::uint32_t row) const noexcept;
   void drain_queue();
   void bury_the_dead();
   void bury(const WaitingRows& entry) noexcept;

@@ -72,7 +72,9 @@ Query* Engine::submit(Application& application, const ColumnRows* columns, std::
   const std::uint16_t asks = query->asks;
   query->open();
   if (!asking.attended) watch_deadline(*query);
-  for (std::uint16_t i = 0; i < asks; ++i) enqueue(*query, i, columns);
+  // Who comes late, as a load generator may, has less time left than its arrival says.
+  const Nanos now_ns = asking.arrived_ns != 0 ? clock_.now_ns() : query->arrived_ns;
+  for (std::uint16_t i = 0; i < asks; ++i) enqueue(*query, i, columns, now_ns);
   if (!asking.will_lead || asks > 1) {
     const bool patient = asking.may_lead && asks == 1 && asking.budget_ns >= kPatientBudget;
     for (std::uint16_t i = 0; i < asks; ++i) {
@@ -135,11 +137,13 @@ void Engine::watch_deadline(Query& query) noexcept {
   }
 }
 
-void Engine::enqueue(Query& query, std::uint16_t index, const ColumnRows* columns) noexcept {
+void Engine::enqueue(Query& query, std::uint16_t index, const ColumnRows* columns,
+                     Nanos now_ns) noexcept {
   Ask& ask = query.ask(index);
   Deployment* deployment = ask.deployment();
   if (deployment == nullptr) return refuse(query, index, Cause::kNoReplica, 0);
-  if (!deployment->admits(query.arrived_ns, query.rows, query.answer_by_ns)) {
+  if (!deployment->admits(now_ns, query.rows, query.answer_by_ns,
+                          deployment->lane_of(columns, 0))) {
     return refuse(query, index, Cause::kOverload, 0);
   }
   const std::uint32_t total = query.rows;

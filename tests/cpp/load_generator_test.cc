@@ -158,6 +158,28 @@ TEST(deadlines_count_from_the_schedule_too) {
   CHECK_EQ(deployment.outstanding(), 0);
 }
 
+TEST(admission_counts_what_is_left_of_the_time) {
+  ManualClock clock;
+  clock.set(kSecond);
+  Bench bench(clock);
+  Deployment& deployment = bench.deploy("m");
+  Controller& controller = deployment.replicas()[0]->controller();
+  for (int i = 0; i < 8; ++i) controller.observe({1, 0, 4 * kMillisecond, false});
+  // While the first waits, the others would be done 8 ms later: too late for those who come late.
+  LoadGenerator& generator =
+      bench.load(bench.application(), {0, kMillisecond, kMillisecond}, 10 * kMillisecond);
+  generator.begin(kSecond);
+  CHECK_EQ(generator.turn(), kSecond + kMillisecond);
+  clock.advance(7 * kMillisecond);
+  CHECK_EQ(generator.turn(), kNever);
+  CHECK_EQ(generator.ended(), 2u);
+  CHECK_EQ(bench.count(Cause::kOverload), 2u);
+  CHECK_EQ(deployment.rows_refused.load(), 2u);
+  bench.engine.close();
+  generator.turn();
+  CHECK_EQ(generator.ended(), 3u);
+}
+
 TEST(it_says_which_models_answered) {
   ManualClock clock;
   clock.set(kSecond);
