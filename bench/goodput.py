@@ -279,7 +279,7 @@ def draw(made: list[Series], path: Path) -> None:
         for quantile, style in (("p50", ":"), ("p99", "-")):
             right.plot(
                 loads, [getattr(point.result, quantile) / series.slo for point in series.points],
-                f"o{style}", color=curve.get_color(), label=f"{quantile}: {series.title}",
+                f"o{style}", color=curve.get_color(),
             )  # fmt: skip
     most = max(point.load for series in made for point in series.points)
     left.plot([0, 1, most], [0, 1, 1], color="grey", linestyle="--", label="all of it in time")
@@ -287,7 +287,9 @@ def draw(made: list[Series], path: Path) -> None:
     right.axhline(1.0, color="grey", linestyle="--")
     right.set(xlabel="offered / SLO capacity", ylabel="latency / objective", title="answers")
     left.legend(fontsize="small")
-    right.legend(fontsize="x-small")
+    for quantile, style in (("p50", ":"), ("p99", "-")):
+        right.plot([], [], f"o{style}", color="grey", label=quantile)
+    right.legend()
     figure.savefig(path, dpi=110)
 
 
