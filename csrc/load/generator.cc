@@ -4,7 +4,7 @@
 #include <sys/prctl.h>
 
 #include <algorithm>
-#include <cstring>
+#include <array>
 #include <exception>
 
 namespace clipper {
@@ -83,8 +83,14 @@ void LoadGenerator::ask(std::size_t arrival, Nanos due_ns, Nanos now_ns) noexcep
   asking.mailbox = &mailbox_;
   asking.owner = reinterpret_cast<void*>(arrival);
   Refusal refusal{};
-  const std::byte* row = plan_.pool + plan_.chosen[arrival] * plan_.row_bytes;
-  open_[arrival] = engine_.submit(application_, row, 1, asking, refusal);
+  std::array<ColumnRows, kMaxColumns> row{};
+  const std::uint32_t chosen = plan_.chosen[arrival];
+  for (std::size_t c = 0; c < plan_.spec->columns.size(); ++c) {
+    const TensorSpec& column = plan_.spec->columns[c];
+    row[c].data = plan_.pool[c].data + (column.ragged ? 0 : chosen * column.item_bytes());
+    if (column.ragged) row[c].offsets = plan_.pool[c].offsets + chosen;
+  }
+  open_[arrival] = engine_.submit(application_, row.data(), 1, asking, refusal);
   asked_.store(arrival + 1, std::memory_order_relaxed);
   if (open_[arrival] != nullptr) return;
   const bool is_closed = refusal != Refusal::kOutOfMemory;
@@ -118,9 +124,10 @@ void LoadGenerator::note(std::size_t arrival, Query& query, Nanos now_ns) noexce
   record_.models[arrival] = models;
   if (cause == Cause::kNone) {
     record_.confidences[arrival] = outcome.confidence;
-    if (record_.outputs != nullptr) {
-      std::memcpy(record_.outputs + arrival * record_.output_row_bytes, outcome.outputs,
-                  record_.output_row_bytes);
+    if (record_.outputs != nullptr &&
+        !record_.layout->copy(outcome.outputs,
+                              record_.outputs + arrival * record_.layout->row_bytes())) {
+      cause = Cause::kOverload;
     }
     // It waits for answers as any caller does: what that costs is what deadlines leave room for.
     engine_.reserve().observe(now_ns - query.done_ns.load(std::memory_order_relaxed));

@@ -33,8 +33,8 @@ struct LoadPlan {
   const Nanos* at_ns = nullptr;           ///< ascending, counted from the start
   const std::uint32_t* chosen = nullptr;  ///< which row of the pool each arrival asks
   std::size_t arrivals = 0;
-  const std::byte* pool = nullptr;  ///< rows of the application's input
-  std::size_t row_bytes = 0;
+  const RowSpec* spec = nullptr;    ///< of the application's input
+  const ColumnRows* pool = nullptr;  ///< rows of it, column by column
   Nanos budget_ns = kNever;  ///< from the scheduled arrival to the deadline
 };
 
@@ -45,8 +45,8 @@ struct LoadRecord {
   Cause* causes = nullptr;       ///< kNone: answered; kPending: it has not ended, or was not asked
   float* confidences = nullptr;  ///< of answers
   std::uint32_t* models = nullptr;  ///< bit m: the application's m-th model answered
-  std::byte* outputs = nullptr;     ///< rows of answers; nullptr: they are not kept
-  std::size_t output_row_bytes = 0;
+  std::byte* outputs = nullptr;     ///< prepared rows of `layout`; nullptr: answers are not kept
+  const OutputLayout* layout = nullptr;
 };
 
 class LoadGenerator {

@@ -14,7 +14,7 @@ by all who came during it (free of coordinated omission).
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from ._core.load import LoadCore
 from .application import Application
 from .errors import Cause
+from .tensor import Rows
 
 __all__ = ["LoadResult", "gamma", "markov_modulated", "poisson", "replay", "run"]
 
@@ -198,8 +199,8 @@ class LoadResult:
         Of answers; 0 else.
     models : ndarray of uint32, shape (n,)
         Bit m is set where the application's m-th model answered.
-    outputs : ndarray, shape (n, ...), or None
-        Answers, zeros where there is none; None if they were not kept.
+    outputs : ndarray, shape (n, ...), or what else ``predict_many`` returns, or None
+        Answers, zeros or empty rows where there is none; None if they were not kept.
     budget : float or None
         Seconds within which each had to be answered; None: no deadline.
     """
@@ -211,7 +212,7 @@ class LoadResult:
     cause: NDArray[np.uint8]
     confidence: NDArray[np.float32]
     models: NDArray[np.uint32]
-    outputs: NDArray[Any] | None
+    outputs: Any
     budget: float | None
 
     @property
@@ -292,7 +293,7 @@ class LoadResult:
 
 def run(
     application: Application,
-    rows: ArrayLike,
+    rows: Rows,
     arrivals: ArrayLike,
     *,
     deadline: float | None = None,
@@ -307,7 +308,7 @@ def run(
     ----------
     application : Application
         Or a model, which is one.
-    rows : array_like, shape (m, ...)
+    rows : array_like, shape (m, ...), or what else ``predict_many`` takes
         Input rows to ask with.
     arrivals : array_like, shape (n,)
         Seconds from the start, ascending: what :func:`poisson` and its like return.
@@ -348,7 +349,7 @@ def run(
         )
     application.core.check_usable()
     times = _checked_arrivals(arrivals, "arrivals")
-    which = _checked_choice(chosen, len(times), len(np.atleast_1d(rows)), seed)
+    which = _checked_choice(chosen, len(times), _count(rows), seed)
     core = LoadCore(
         application, rows, np.round(times * 1e9).astype(np.int64), which,
         deadline=deadline, keep_outputs=keep_outputs,
@@ -397,6 +398,12 @@ def _checked_arrivals(arrivals: ArrayLike, name: str) -> Times:
     if not (np.all(np.diff(times) >= 0) and times[0] >= 0 and times[-1] < _LONGEST_SECONDS):
         raise ValueError(f"{name} must ascend from 0 on, in seconds, without NaN: sort them")
     return times
+
+
+def _count(rows: Rows) -> int:
+    if isinstance(rows, Mapping):
+        return len(next(iter(rows.values()), ()))
+    return len(rows) if isinstance(rows, Sequence) else len(np.atleast_1d(rows))
 
 
 def _checked_choice(

@@ -58,13 +58,12 @@ struct Bench {
     confidences.resize(at_ns.size());
     answered_by.resize(at_ns.size());
     outputs.resize(at_ns.size(), -1);
-    const LoadPlan plan{at_ns.data(),   chosen.data(),
-                        at_ns.size(),   reinterpret_cast<const std::byte*>(pool.data()),
-                        sizeof pool[0], budget_ns};
+    columns.data = reinterpret_cast<const std::byte*>(pool.data());
+    const LoadPlan plan{at_ns.data(), chosen.data(), at_ns.size(), &spec, &columns, budget_ns};
     const LoadRecord record{latency_ns.data(),  late_ns.data(),
                             causes.data(),      confidences.data(),
                             answered_by.data(), reinterpret_cast<std::byte*>(outputs.data()),
-                            sizeof outputs[0]};
+                            &layout};
     generator = std::make_unique<LoadGenerator>(engine, application, plan, record);
     return *generator;
   }
@@ -87,6 +86,9 @@ struct Bench {
   std::vector<Cause> causes;
   std::vector<float> confidences;
   std::vector<std::int64_t> outputs;
+  RowSpec spec{{DTypeCode::kInt, 64}, {}};
+  OutputLayout layout{spec};
+  ColumnRows columns;
   std::unique_ptr<LoadGenerator> generator;
 };
 

@@ -1,7 +1,9 @@
 from typing import Any, Final, final
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
+
+from clipper.tensor import Rows
 
 from .application import ApplicationCore
 
@@ -12,7 +14,7 @@ class LoadCore:
     def __new__(
         cls,
         application: ApplicationCore,
-        rows: ArrayLike,
+        rows: Rows,
         at_ns: NDArray[np.int64],
         chosen: NDArray[np.uint32],
         *,
@@ -32,7 +34,7 @@ class LoadCore:
     @property
     def models(self) -> NDArray[np.uint32]: ...
     @property
-    def outputs(self) -> NDArray[Any] | None: ...
+    def outputs(self) -> Any: ...
     @property
     def budget(self) -> float | None: ...
     @property

@@ -21,12 +21,13 @@ cdef object filled(tuple shape, object dtype):
 
 
 @cython.final
+@cython.no_gc_clear  # __dealloc__ needs the memory
 cdef class LoadCore:
     """One load on one application. ``run`` it once, on a thread of its own.
 
     Its arrays have one entry an arrival: ``latency_ns``, ``late_ns`` (how late it was asked),
     ``causes`` (numbers of ``Cause``; 0: answered; ``NOT_ASKED``: not ended), ``confidences``,
-    ``models`` (bit m: the m-th linked model answered), and ``outputs`` or None.
+    ``models`` (bit m: the m-th linked model answered).
     """
 
     cdef unique_ptr[native.LoadGenerator] generator
@@ -40,7 +41,10 @@ cdef class LoadCore:
     cdef readonly object causes
     cdef readonly object confidences
     cdef readonly object models
-    cdef readonly object outputs
+    cdef object memory                   # of the outputs, if they are kept
+    cdef native.RowSpec spec
+    cdef native.OutputLayout layout
+    cdef native.ColumnRows columns[native.kMaxColumns]
 
     def __cinit__(self, ApplicationCore application, rows, const int64_t[::1] at_ns,
                   const uint32_t[::1] chosen, *, deadline, bint keep_outputs):
@@ -51,7 +55,7 @@ cdef class LoadCore:
         self.application = application
         self.at_ns = at_ns
         self.chosen = chosen
-        self.pool = application.input.read_rows(rows, &plan.pool, &pool_rows)
+        self.pool = application.input.read_rows(rows, self.columns, &pool_rows)
         if chosen.shape[0] != arrivals or arrivals == 0:
             raise ValueError(f"{chosen.shape[0]} rows are chosen for {arrivals} arrivals: "
                              "choose one for each, and give at least one")
@@ -60,7 +64,9 @@ cdef class LoadCore:
         plan.at_ns = &at_ns[0]
         plan.chosen = &chosen[0]
         plan.arrivals = arrivals
-        plan.row_bytes = application.input.row_bytes
+        self.spec = application.input.to_native()
+        plan.spec = &self.spec
+        plan.pool = self.columns
         self.budget_ns = application.slo_ns
         if deadline is not None:
             self.budget_ns = nanoseconds(deadline, "deadline")
@@ -76,11 +82,29 @@ cdef class LoadCore:
         record.confidences = <float*>cnp.PyArray_DATA(self.confidences)
         record.models = <uint32_t*>cnp.PyArray_DATA(self.models)
         if keep_outputs:
-            self.outputs = filled((arrivals, *application.output.shape), application.output.dtype)
-            record.outputs = <native.Byte*>cnp.PyArray_DATA(self.outputs)
-            record.output_row_bytes = application.output.row_bytes
+            self.layout = native.OutputLayout(application.output.to_native())
+            # Zeros are prepared rows.
+            self.memory = filled((arrivals * self.layout.row_bytes(),), np.uint8)
+            record.outputs = self.rows()
+            record.layout = &self.layout
         self.generator.reset(new native.LoadGenerator(
             application.core.engine.get()[0], application.handle[0], plan, record))
+
+    def __dealloc__(self):
+        if self.memory is not None:
+            self.layout.clear(self.rows(), <uint32_t>len(self.at_ns))
+
+    cdef native.Byte* rows(self) noexcept:
+        return <native.Byte*>cnp.PyArray_DATA(<cnp.ndarray>self.memory)
+
+    @property
+    def outputs(self):
+        """Answers as ``predict_many`` gives them, zeros or empty where there is none; or None."""
+        if self.memory is None:
+            return None
+        rows = self.application.output.rows_out(self.rows(), &self.layout, len(self.at_ns))
+        return self.application.output.finish_rows(
+            rows, None, self.application.output.defaults_of(None))
 
     def run(self):
         """Ask everything; return when all of it has ended, or soon after ``stop``."""

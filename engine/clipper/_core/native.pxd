@@ -71,6 +71,9 @@ cdef extern from "base/output_layout.h" namespace "clipper" nogil:
         size_t offset
         cbool ragged
     cdef cppclass OutputLayout:
+        OutputLayout()
+        OutputLayout(const RowSpec& spec) except +
+        void clear(Byte* rows, uint32_t count) noexcept
         const vector[OutputColumn]& columns() noexcept
         size_t row_bytes() noexcept
         cbool is_fixed() noexcept
@@ -346,8 +349,8 @@ cdef extern from "load/generator.h" namespace "clipper" nogil:
         const Nanos* at_ns
         const uint32_t* chosen
         size_t arrivals
-        const Byte* pool
-        size_t row_bytes
+        const RowSpec* spec
+        const ColumnRows* pool
         Nanos budget_ns
     cdef cppclass LoadRecord:
         LoadRecord()
@@ -357,7 +360,7 @@ cdef extern from "load/generator.h" namespace "clipper" nogil:
         float* confidences
         uint32_t* models
         Byte* outputs
-        size_t output_row_bytes
+        const OutputLayout* layout
     cdef cppclass LoadGenerator:
         LoadGenerator(Engine& engine, Application& application, const LoadPlan& plan,
                       const LoadRecord& record) except +
