@@ -1,80 +1,91 @@
-"""Embedded prediction against the bare model, on the same rows."""
+"""Every way of asking against the bare model, on the same 64 rows."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 import clipper
+import subjects
+from interleaved import Way
 
-WIDTH = 16
-OUTSTANDING = 64
-
-
-def total(batch: NDArray[np.float32]) -> NDArray[np.float32]:
-    return batch.sum(axis=1)
+GROUPS = {name: f"{name}, 64 rows" for name in subjects.SUBJECTS}
 
 
-@pytest.fixture
-def engine() -> Iterator[clipper.Engine]:
-    with clipper.Engine() as made:
-        yield made
+@contextmanager
+def _plain(way: Way) -> Iterator[Way]:
+    yield way
 
 
-@pytest.mark.benchmark(group="no-op, one row")
-def bench_no_op_direct(benchmark: Callable[..., object]) -> None:
-    batch = np.ones((1, WIDTH), np.float32)
-    benchmark(lambda: total(batch)[0])
+WAYS = {
+    "predict": lambda subject: _plain(subjects.predict(subject)),
+    "predict_many": subjects.predict_many,
+    "submit": lambda subject: _plain(subjects.submit(subject)),
+    "predict_async": subjects.predict_async,
+}
 
 
-@pytest.mark.benchmark(group="no-op, one row")
-def bench_no_op_predict(benchmark: Callable[..., object], engine: clipper.Engine) -> None:
-    model = engine.deploy("total", total, warmup=np.ones(WIDTH, np.float32), slo=0.02)
-    row = np.ones(WIDTH, np.float32)
-    before = model.statistics()["answered"]
-    benchmark(lambda: model.predict(row).output)
-    statistics = model.statistics()
-    assert statistics["answered"] == statistics["rows"] > before
+def _subject(name: str, engine: clipper.Engine) -> subjects.Subject:
+    pytest.importorskip({"MLP": "torch", "ResNet-20": "onnxruntime"}.get(name, "numpy"))
+    return subjects.SUBJECTS[name](engine)
 
 
-def _mlp_rows() -> NDArray[np.float32]:
-    return np.random.default_rng(0).random((OUTSTANDING, 784), dtype=np.float32)
+def _bench_direct(
+    benchmark: Callable[[Way], object], engine: clipper.Engine, name: str, size: int
+) -> None:
+    benchmark(subjects.direct(_subject(name, engine), size))
 
 
-@pytest.mark.benchmark(group="MLP 784-512-512-10, 64 rows")
-def bench_mlp_direct(benchmark: Callable[..., object]) -> None:
-    torch = pytest.importorskip("torch")
-    from clipper_adapters import zoo
-
-    torch.set_num_threads(1)
-    module, rows = zoo.mlp_784(), torch.from_numpy(_mlp_rows())
-
-    def run() -> object:
-        with torch.inference_mode():
-            return module(rows)
-
-    benchmark(run)
+def _bench_engine(
+    benchmark: Callable[[Way], object], engine: clipper.Engine, name: str, way: str
+) -> None:
+    subject = _subject(name, engine)
+    with (
+        subjects.every_row_counted(subject.model) as note,
+        WAYS[way](subject) as run,
+    ):
+        benchmark(subjects.noted(run, note))
 
 
-@pytest.mark.benchmark(group="MLP 784-512-512-10, 64 rows")
-def bench_mlp_submit(benchmark: Callable[..., object], engine: clipper.Engine) -> None:
-    pytest.importorskip("torch")
-    from clipper_adapters import TorchModel, zoo
+@pytest.mark.benchmark(group=GROUPS["no-op"])
+@pytest.mark.parametrize("size", [1, 64])
+def bench_no_op_direct(
+    benchmark: Callable[[Way], object], engine: clipper.Engine, size: int
+) -> None:
+    _bench_direct(benchmark, engine, "no-op", size)
 
-    model = engine.deploy(
-        "mlp",
-        TorchModel(zoo.mlp_784(), input=clipper.Tensor("float32", (784,)), threads=1),
-        slo=1.0,
-    )
-    rows = list(_mlp_rows())
 
-    def run() -> None:
-        for future in [model.submit(row) for row in rows]:
-            future.result()
+@pytest.mark.benchmark(group=GROUPS["no-op"])
+@pytest.mark.parametrize("way", WAYS)
+def bench_no_op_engine(
+    benchmark: Callable[[Way], object], engine: clipper.Engine, way: str
+) -> None:
+    _bench_engine(benchmark, engine, "no-op", way)
 
-    benchmark(run)
-    statistics = model.statistics()
-    assert statistics["answered"] == statistics["rows"]
-    replicas = model.describe()["versions"]["1"]["replicas"]
-    assert sum(replica["rows"] for replica in replicas) == statistics["rows"]
+
+@pytest.mark.benchmark(group=GROUPS["MLP"])
+@pytest.mark.parametrize("size", [1, 16, 64])
+def bench_mlp_direct(benchmark: Callable[[Way], object], engine: clipper.Engine, size: int) -> None:
+    _bench_direct(benchmark, engine, "MLP", size)
+
+
+@pytest.mark.benchmark(group=GROUPS["MLP"])
+@pytest.mark.parametrize("way", WAYS)
+def bench_mlp_engine(benchmark: Callable[[Way], object], engine: clipper.Engine, way: str) -> None:
+    _bench_engine(benchmark, engine, "MLP", way)
+
+
+@pytest.mark.benchmark(group=GROUPS["ResNet-20"])
+@pytest.mark.parametrize("size", [1, 16, 64])
+def bench_resnet_direct(
+    benchmark: Callable[[Way], object], engine: clipper.Engine, size: int
+) -> None:
+    _bench_direct(benchmark, engine, "ResNet-20", size)
+
+
+@pytest.mark.benchmark(group=GROUPS["ResNet-20"])
+@pytest.mark.parametrize("way", WAYS)
+def bench_resnet_engine(
+    benchmark: Callable[[Way], object], engine: clipper.Engine, way: str
+) -> None:
+    _bench_engine(benchmark, engine, "ResNet-20", way)
