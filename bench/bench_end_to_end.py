@@ -1,7 +1,7 @@
 """Every way of asking against the bare model, on the same 64 rows."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
@@ -17,7 +17,7 @@ def _plain(way: Way) -> Iterator[Way]:
     yield way
 
 
-WAYS = {
+WAYS: dict[str, Callable[[subjects.Subject], AbstractContextManager[Way]]] = {
     "predict": lambda subject: _plain(subjects.predict(subject)),
     "predict_many": subjects.predict_many,
     "submit": lambda subject: _plain(subjects.submit(subject)),

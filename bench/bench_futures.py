@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ LOOP = {"group": "64 awaitables gathered in one loop"}
 
 
 @pytest.mark.benchmark(**ROUNDS)
-def bench_future_standard_library(benchmark: Callable[..., object]) -> None:
+def bench_future_standard_library(benchmark: Callable[..., Any]) -> None:
     def run() -> object:
         future: concurrent.futures.Future[int] = concurrent.futures.Future()
         future.set_result(7)
@@ -25,7 +26,7 @@ def bench_future_standard_library(benchmark: Callable[..., object]) -> None:
 
 
 @pytest.mark.benchmark(**ROUNDS)
-def bench_future_thread_pool(benchmark: Callable[..., object]) -> None:
+def bench_future_thread_pool(benchmark: Callable[..., Any]) -> None:
     """What one would use without an engine: it also hands the call to another thread."""
     row = np.ones((1, 16), np.float32)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -33,7 +34,7 @@ def bench_future_thread_pool(benchmark: Callable[..., object]) -> None:
 
 
 @pytest.mark.benchmark(**ROUNDS)
-def bench_future_submit(benchmark: Callable[..., object], engine: clipper.Engine) -> None:
+def bench_future_submit(benchmark: Callable[..., Any], engine: clipper.Engine) -> None:
     """Includes writing the row, running the no-op model and copying its output."""
     subject = subjects.no_op(engine)
     row = np.ones(16, np.float32)
@@ -49,7 +50,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 @pytest.mark.benchmark(**LOOP)
 def bench_gather_plain_futures(
-    benchmark: Callable[..., object], loop: asyncio.AbstractEventLoop
+    benchmark: Callable[..., Any], loop: asyncio.AbstractEventLoop
 ) -> None:
     async def gather() -> int:
         futures = [loop.create_future() for _ in range(subjects.OUTSTANDING)]
@@ -62,7 +63,7 @@ def bench_gather_plain_futures(
 
 @pytest.mark.benchmark(**LOOP)
 def bench_gather_plain_coroutines(
-    benchmark: Callable[..., object], loop: asyncio.AbstractEventLoop
+    benchmark: Callable[..., Any], loop: asyncio.AbstractEventLoop
 ) -> None:
     async def answer() -> int:
         await asyncio.sleep(0)
@@ -75,7 +76,7 @@ def bench_gather_plain_coroutines(
 
 
 @pytest.mark.benchmark(**LOOP)
-def bench_gather_predict_async(benchmark: Callable[..., object], engine: clipper.Engine) -> None:
+def bench_gather_predict_async(benchmark: Callable[..., Any], engine: clipper.Engine) -> None:
     subject = subjects.no_op(engine)
     with (
         subjects.every_row_counted(subject.model) as note,

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,13 +33,13 @@ def _gathered_batches(model: clipper.Model) -> int:
 
 
 @pytest.mark.benchmark(**ASSEMBLY)
-def bench_batch_np_stack(benchmark: Callable[..., object]) -> None:
+def bench_batch_np_stack(benchmark: Callable[..., Any]) -> None:
     rows = _rows()
     assert len(benchmark(lambda: take_one(np.stack(rows)))) == ROWS
 
 
 @pytest.mark.benchmark(**ASSEMBLY)
-def bench_batch_copy_of_an_array(benchmark: Callable[..., object]) -> None:
+def bench_batch_copy_of_an_array(benchmark: Callable[..., Any]) -> None:
     """The floor: the bytes have to get there."""
     rows = np.stack(_rows())
     target = np.empty_like(rows)
@@ -51,7 +52,7 @@ def bench_batch_copy_of_an_array(benchmark: Callable[..., object]) -> None:
 
 
 @pytest.mark.benchmark(**ASSEMBLY)
-def bench_batch_predict_many(benchmark: Callable[..., object], engine: clipper.Engine) -> None:
+def bench_batch_predict_many(benchmark: Callable[..., Any], engine: clipper.Engine) -> None:
     model, rows = _deploy(engine), np.stack(_rows())
     answers = benchmark(lambda: model.predict_many(rows))
     np.testing.assert_array_equal(answers.output, rows[:, 0])
@@ -60,10 +61,10 @@ def bench_batch_predict_many(benchmark: Callable[..., object], engine: clipper.E
 
 @pytest.mark.benchmark(**ASSEMBLY)
 def bench_batch_predict_many_kept_views(
-    benchmark: Callable[..., object], engine: clipper.Engine
+    benchmark: Callable[..., Any], engine: clipper.Engine
 ) -> None:
     """The model keeps its last batch, so that a block is always leased."""
-    kept = []
+    kept: list[NDArray[np.float32]] = []
 
     def keep(batch: NDArray[np.float32]) -> NDArray[np.float32]:
         kept[:] = [batch]
@@ -78,7 +79,7 @@ def bench_batch_predict_many_kept_views(
 
 
 @pytest.mark.benchmark(**ASSEMBLY)
-def bench_batch_submit(benchmark: Callable[..., object], engine: clipper.Engine) -> None:
+def bench_batch_submit(benchmark: Callable[..., Any], engine: clipper.Engine) -> None:
     """64 queries of their own, each with its future."""
     model, rows = _deploy(engine), _rows()
 
@@ -89,9 +90,10 @@ def bench_batch_submit(benchmark: Callable[..., object], engine: clipper.Engine)
 
 
 @pytest.mark.benchmark(**ASSEMBLY)
-def bench_batch_list_behind_a_lock(benchmark: Callable[..., object]) -> None:
+def bench_batch_list_behind_a_lock(benchmark: Callable[..., Any]) -> None:
     """The naive batcher: rows are appended under a lock, then stacked."""
-    rows, waiting, lock = _rows(), [], threading.Lock()
+    rows, lock = _rows(), threading.Lock()
+    waiting: list[NDArray[np.float32]] = []
 
     def run() -> NDArray[np.float32]:
         for row in rows:

@@ -3,6 +3,7 @@
 import queue
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ PING_PONG = {"group": "ping-pong with another thread"}
 
 
 @pytest.mark.benchmark(**PING_PONG)
-def bench_ping_pong_simple_queue(benchmark: Callable[..., object]) -> None:
+def bench_ping_pong_simple_queue(benchmark: Callable[..., Any]) -> None:
     there: queue.SimpleQueue[int | None] = queue.SimpleQueue()
     back: queue.SimpleQueue[int] = queue.SimpleQueue()
 
@@ -35,7 +36,7 @@ def bench_ping_pong_simple_queue(benchmark: Callable[..., object]) -> None:
 
 
 @pytest.mark.benchmark(**PING_PONG)
-def bench_ping_pong_condition(benchmark: Callable[..., object]) -> None:
+def bench_ping_pong_condition(benchmark: Callable[..., Any]) -> None:
     turn = threading.Condition()
     state = {"asked": 0, "answered": 0, "over": False}
 
@@ -67,7 +68,7 @@ def bench_ping_pong_condition(benchmark: Callable[..., object]) -> None:
 @pytest.mark.benchmark(**PING_PONG)
 @pytest.mark.parametrize("caller_runs", [False, True], ids=["replica's thread", "caller leads"])
 def bench_ping_pong_predict(
-    benchmark: Callable[..., object], engine: clipper.Engine, caller_runs: bool
+    benchmark: Callable[..., Any], engine: clipper.Engine, caller_runs: bool
 ) -> None:
     subject = subjects.no_op(engine, caller_runs=caller_runs)
     row = np.ones(16, np.float32)

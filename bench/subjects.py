@@ -31,7 +31,8 @@ class Subject:
 
 def total(batch: NDArray[np.float32]) -> NDArray[np.float32]:
     """Do next to nothing."""
-    return batch.sum(axis=1)
+    sums: NDArray[np.float32] = batch.sum(axis=1)
+    return sums
 
 
 def no_op(engine: clipper.Engine, **options: Any) -> Subject:
