@@ -113,7 +113,8 @@ def threads_on_one_model(effort: Effort) -> Iterator[Figure]:
 
 def of_the_bare_rate(name: str, effort: Effort) -> Iterator[Figure]:
     """64 rows outstanding, asked for in each way, against the bare model's best rate."""
-    times = effort(20 if name == "MLP" else 1, 1)
+    times, rounds = (20, 100) if name == "MLP" else (4, 40)  # a round takes a second at most
+    times = effort(times, 1)
     with clipper.Engine() as engine, ExitStack() as stack:
         subject = subjects.SUBJECTS[name](engine)
         size = subjects.best_batch(subject, effort(15, 1))
@@ -125,7 +126,7 @@ def of_the_bare_rate(name: str, effort: Effort) -> Iterator[Figure]:
         }
         ways = {way: subjects.noted(run, note) for way, run in ours.items()}
         bare = subjects.direct(subject, size, times)
-        seconds = interleave({"bare": bare, **ways}, effort(100))
+        seconds = interleave({"bare": bare, **ways}, effort(rounds))
     for way, wanted in WANTED[name].items():
         share = ratios(seconds["bare"], seconds[way])
         yield Figure(f"{name}: {way}, of bare batches of {size}", share, wanted, True)

@@ -79,8 +79,10 @@ def test_threads_that_share_a_model_all_make_progress_with_their_own_answers(
         assert caller.answered >= ENOUGH
 
 
+# Longer than any caller leads; and short enough for that, but too long for this deadline.
+@pytest.mark.parametrize(("nap", "deadline"), [(0.03, 0.01), (0.0005, 0.0004)])
 def test_a_caller_does_not_lead_a_batch_that_its_deadline_cannot_bear(
-    engine: clipper.Engine,
+    engine: clipper.Engine, nap: float, deadline: float
 ) -> None:
     gate = threading.Event()
     gate.set()
@@ -88,20 +90,21 @@ def test_a_caller_does_not_lead_a_batch_that_its_deadline_cannot_bear(
 
     def slow(batch: np.ndarray) -> np.ndarray:
         ran.append(threading.current_thread())
-        time.sleep(0.03)
-        gate.wait(4 * SLACK_SECONDS)
+        time.sleep(nap)
+        gate.wait(2 * SLACK_SECONDS)
         return triple(batch)
 
-    model = engine.deploy("slow", slow, warmup=np.int64(0), batching=clipper.Deadline(max_batch=1))
+    model = engine.deploy("slow", slow, warmup=np.int64(0))
     ran.clear()
     gate.clear()  # whoever runs a batch now is held
+    time.sleep(0.2)  # a model that was idle as long is probed, though its bound forbids it
     began = time.monotonic()
     with pytest.raises((clipper.DeadlineExceededError, clipper.OverloadedError)):
-        model.predict(1, deadline=0.01)
+        model.predict(1, deadline=deadline)
     assert time.monotonic() - began < SLACK_SECONDS
+    assert threading.current_thread() not in ran
     gate.set()
     assert model.predict(2, deadline=60.0).output == 6
-    assert threading.current_thread() not in ran
 
 
 def test_a_caller_is_not_held_by_the_rows_of_others_that_wait_before_it(
