@@ -77,8 +77,22 @@ def _cancelled_in_gather(coroutine: Coroutine[Any, Any, Any]) -> Coroutine[Any, 
     return run()
 
 
+def _cancelled_beside_others(coroutine: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, None]:
+    async def run() -> None:
+        future = asyncio.ensure_future(coroutine)
+        both = asyncio.gather(future, asyncio.sleep(0.02, "slept"), return_exceptions=True)
+        await asyncio.sleep(0.01)
+        future.cancel("no longer")
+        cancelled, other = await both
+        assert isinstance(cancelled, asyncio.CancelledError)
+        assert (cancelled.args, other) == (("no longer",), "slept")
+
+    return run()
+
+
 @pytest.mark.parametrize(
-    "cancel", [_cancelled_by_task, _cancelled_by_timeout, _cancelled_in_gather]
+    "cancel",
+    [_cancelled_beside_others, _cancelled_by_task, _cancelled_by_timeout, _cancelled_in_gather],
 )
 def test_cancelling_withdraws_the_row(engine: clipper.Engine, cancel: Any) -> None:
     seen: list[int] = []

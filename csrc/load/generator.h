@@ -33,9 +33,9 @@ struct LoadPlan {
   const Nanos* at_ns = nullptr;           ///< ascending, counted from the start
   const std::uint32_t* chosen = nullptr;  ///< which row of the pool each arrival asks
   std::size_t arrivals = 0;
-  const RowSpec* spec = nullptr;    ///< of the application's input
+  const RowSpec* spec = nullptr;     ///< of the application's input
   const ColumnRows* pool = nullptr;  ///< rows of it, column by column
-  Nanos budget_ns = kNever;  ///< from the scheduled arrival to the deadline
+  Nanos budget_ns = kNever;          ///< from the scheduled arrival to the deadline
 };
 
 /// What became of it: arrays of one entry an arrival.

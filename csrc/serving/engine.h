@@ -147,8 +147,7 @@ class Engine {
   void prepare(Query& query, Application& application, std::uint32_t rows, const Asking& asking);
   void prepare_asks(Query& query, const Asking& asking);
   void watch_deadline(Query& query) noexcept;
-  void enqueue(Query& query, std::uint16_t index, const ColumnRows* columns,
-               Nanos now_ns) noexcept;
+  void enqueue(Query& query, std::uint16_t index, const ColumnRows* columns, Nanos now_ns) noexcept;
   void refuse(Query& query, std::uint16_t index, Cause cause, std::uint32_t offset) noexcept;
   [[nodiscard]] Batch* try_lead(Deployment& deployment, Nanos now_ns, Nanos run_limit_ns);
   /// `outputs`: those of the whole batch, of which the entry's begin at row `first`; nullptr: none.

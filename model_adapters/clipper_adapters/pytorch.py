@@ -269,7 +269,8 @@ def _output_of(module: nn.Module, spec: Tensor, name: str) -> Tensor:
     who = f"TorchModel's {name}"
     try:
         with torch.inference_mode():
-            output = module(torch.from_numpy(np.zeros((1, *spec.item_shape), spec.dtype)).to(device))
+            zeros = torch.from_numpy(np.zeros((1, *spec.item_shape), spec.dtype))
+            output = module(zeros.to(device))
             if isinstance(output, torch.Tensor):
                 output = output.cpu().numpy()
     except Exception as error:

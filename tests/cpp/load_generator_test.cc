@@ -60,9 +60,12 @@ struct Bench {
     outputs.resize(at_ns.size(), -1);
     columns.data = reinterpret_cast<const std::byte*>(pool.data());
     const LoadPlan plan{at_ns.data(), chosen.data(), at_ns.size(), &spec, &columns, budget_ns};
-    const LoadRecord record{latency_ns.data(),  late_ns.data(),
-                            causes.data(),      confidences.data(),
-                            answered_by.data(), reinterpret_cast<std::byte*>(outputs.data()),
+    const LoadRecord record{latency_ns.data(),
+                            late_ns.data(),
+                            causes.data(),
+                            confidences.data(),
+                            answered_by.data(),
+                            reinterpret_cast<std::byte*>(outputs.data()),
                             &layout};
     generator = std::make_unique<LoadGenerator>(engine, application, plan, record);
     return *generator;

@@ -134,6 +134,7 @@ cdef class AsyncAnswer:
     cdef object context
     cdef list more_callbacks
     cdef public bint _asyncio_future_blocking
+    cdef readonly object _cancel_message  # asyncio's gather reads it
     cdef object __weakref__
 
     def __await__(self):
@@ -170,7 +171,7 @@ cdef class AsyncAnswer:
 
     def result(self):
         if self.is_cancelled:
-            raise asyncio.CancelledError()
+            raise self._make_cancelled_error()
         if not self.is_done:
             raise asyncio.InvalidStateError("the prediction is not there yet")
         if self.error is not None:
@@ -179,19 +180,21 @@ cdef class AsyncAnswer:
 
     def exception(self):
         if self.is_cancelled:
-            raise asyncio.CancelledError()
+            raise self._make_cancelled_error()
         if not self.is_done:
             raise asyncio.InvalidStateError("the prediction is not there yet")
         return self.error
 
     def _make_cancelled_error(self):
-        return asyncio.CancelledError()
+        return asyncio.CancelledError(*(() if self._cancel_message is None
+                                        else (self._cancel_message,)))
 
     def cancel(self, msg=None):
         """Withdraw the query; its rows will not run if they have not started."""
         if self.is_done:
             return False
         self.is_cancelled = True
+        self._cancel_message = msg
         self.application.core.engine.get().withdraw(self.query[0], native.Cause.kCancelled)
         self.is_done = True
         # In the middle of user code: its callbacks wait for the loop's next turn.
