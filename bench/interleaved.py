@@ -70,14 +70,14 @@ class Figure:
             low, _, high = statistics.quantiles(self.values, n=4, method="inclusive")
         sign = "≥" if self.at_least else "≤"
         return (
-            f"{self.name:46} {sign} {self.wanted:<6g} {self.median:9.3f} "
+            f"{self.name:48} {sign} {self.wanted:<6g} {self.median:9.3f} "
             f"{low:9.3f} …{high:9.3f} {self.unit:5} {len(self.values):6}  "
             f"{'met' if self.is_met else 'MISSED'}"
         )
 
 
 HEADING = (
-    f"{'what':46} {'wanted':8} {'median':>9} {'quartiles':>20}  {'unit':5} {'rounds':>6}  verdict"
+    f"{'what':48} {'wanted':8} {'median':>9} {'quartiles':>20}  {'unit':5} {'rounds':>6}  verdict"
 )
 
 
