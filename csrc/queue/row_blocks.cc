@@ -320,6 +320,15 @@ void RowBlocks::recycle(Block& block) noexcept {
   delete &block;
 }
 
+std::uint64_t RowBlocks::held() const noexcept {
+  const std::scoped_lock lock(mutex_);
+  std::uint64_t total = 0;
+  for (std::size_t i = 0; i < carved_; ++i) {
+    total += live(blocks_[i].state.load(std::memory_order_relaxed));
+  }
+  return total;
+}
+
 std::size_t RowBlocks::bytes_in_use() const noexcept {
   const std::scoped_lock lock(mutex_);
   return (carved_ - free_.size()) * block_bytes_ + own_bytes_;

@@ -95,6 +95,8 @@ class RowBlocks : public std::enable_shared_from_this<RowBlocks> {
   [[nodiscard]] std::uint32_t block_rows() const noexcept { return block_rows_; }
   /// Bytes of the blocks that are open or hold live rows or leases.
   [[nodiscard]] std::size_t bytes_in_use() const noexcept;
+  /// Rows reserved and leases held.
+  [[nodiscard]] std::uint64_t held() const noexcept;
 
  private:
   [[nodiscard]] bool open_another(const Block* full) noexcept;

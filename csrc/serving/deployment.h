@@ -103,6 +103,10 @@ class Deployment {
     return static_cast<std::uint32_t>(
         std::max<std::int64_t>(waiting_rows_.load(std::memory_order_seq_cst), 0));
   }
+  /// Rows that lie in memory, waiting or in a batch, gathered ones twice, and leases on them.
+  [[nodiscard]] std::uint64_t live_rows() const noexcept {
+    return blocks_->held() + staging_->held();
+  }
   [[nodiscard]] std::uint64_t arrived_rows() const noexcept {
     return arrived_rows_.load(std::memory_order_seq_cst);
   }

@@ -230,15 +230,21 @@ Batch* Engine::try_lead(Deployment& deployment, Nanos now_ns, Nanos run_limit_ns
 
 Batch* Engine::drive(Replica& replica, Nanos& retry_at_ns) {
   retry_at_ns = kNever;
-  if (driving_depth == kDeepest || !replica.try_drive()) return nullptr;
-  Batch* batch = claim(replica, clock_.now_ns(), kNever, retry_at_ns);
-  if (batch != nullptr) {
-    driving[driving_depth++] = &replica.deployment();
-  } else {
-    replica.stop_driving();
-  }
+  if (driving_depth == kDeepest) return nullptr;
+  Batch* batch = drive_for_another(replica, retry_at_ns);
+  if (batch != nullptr) driving[driving_depth++] = &replica.deployment();
   return batch;
 }
+
+Batch* Engine::drive_for_another(Replica& replica, Nanos& retry_at_ns) {
+  retry_at_ns = kNever;
+  if (!replica.try_drive()) return nullptr;
+  Batch* batch = claim(replica, clock_.now_ns(), kNever, retry_at_ns);
+  if (batch == nullptr) replica.stop_driving();
+  return batch;
+}
+
+void Engine::release_driver(Replica& replica) noexcept { replica.stop_driving(); }
 
 void Engine::stop_driving(Replica& replica) noexcept {
   --driving_depth;

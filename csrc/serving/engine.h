@@ -98,6 +98,10 @@ class Engine {
   /// For a replica's thread. retry_at_ns as in Deployment::claim.
   [[nodiscard]] Batch* drive(Replica& replica, Nanos& retry_at_ns);
 
+  /// drive() on behalf of a thread that exists in simulated time only; ends with release_driver().
+  [[nodiscard]] Batch* drive_for_another(Replica& replica, Nanos& retry_at_ns);
+  static void release_driver(Replica& replica) noexcept;
+
   /// Hands over outputs of all rows, column by column. Returns when the batch ended.
   Nanos complete(Batch& batch, const ColumnRows* outputs);
   /// The same for one tensor of fixed shape, one row after the other.
@@ -125,6 +129,10 @@ class Engine {
 
   /// Ends unattended queries whose time is up. Returns when to look again.
   Nanos reap() noexcept;
+  /// When reap() is due: no open unattended query is due earlier.
+  [[nodiscard]] Nanos next_reap_ns() const noexcept {
+    return next_reap_ns_.load(std::memory_order_seq_cst);
+  }
   /// Parks the reaper until `until_ns`, an earlier deadline, a letter for it, or wake_reaper().
   void wait_for_reaping(Nanos until_ns) noexcept;
   void wake_reaper() noexcept { reaper_box_.signal(); }
