@@ -4,7 +4,7 @@
 // bound raises it by a step, every other run lowers it by a thousandth of that step, so that in the
 // long run errors balance at the target whatever the distribution. Source: Gibbs & Candes,
 // "Adaptive Conformal Inference Under Distribution Shift", NeurIPS 2021. The fast one is caution
-// while little is known (after the start, after a drift) and fades within some tens of runs: a
+// while little is known (after the start, after a drift) and fades within some twenty runs: a
 // bound 15 % too short costs far more goodput than one 40 % too long.
 //
 // Thread safety: one thread.
@@ -40,7 +40,7 @@ class ConformalMargin {
  private:
   static constexpr double kTarget = 0.001;
   static constexpr double kStep = 0.05;
-  static constexpr double kFade = 1.0 - 1.0 / 16;
+  static constexpr double kFade = 1.0 - 1.0 / 8;
   static constexpr double kFadeQuiet = 0.5;
   static constexpr double kCaution = 0.2;
 

@@ -22,6 +22,7 @@ struct Situation {
   std::uint32_t waiting_rows = 0;  ///< rows that wait and are alive, the head included; >= 1
   std::uint64_t arrived_rows =
       0;  ///< rows that have ever arrived here: a monotone counter, to measure load
+  Nanos tail_deadline_ns = 0;  ///< of the row that is due last; 0: not known
 };
 
 struct Decision {

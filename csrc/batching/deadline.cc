@@ -78,7 +78,7 @@ Decision DeadlineController::decide_best_effort(const Situation& situation) noex
   return run_prudently(std::min(situation.waiting_rows, limit), 2 * kBestEffortRun);
 }
 
-/// Cold growth 1, 2, 4, ...: extrapolation counts for something only when there is a line to
+/// Cold growth 1, 4, 16, ...: extrapolation counts for something only when there is a line to
 /// follow.
 Decision DeadlineController::run_prudently(std::uint32_t rows, Nanos slack_ns) noexcept {
   return run_rows(latency_.prudent_rows(rows, latency_.knows_slope() ? slack_ns : 0));
@@ -92,10 +92,13 @@ Nanos DeadlineController::believed_slack_ns(Nanos slack_ns) const noexcept {
 }
 
 /// Not even the head alone makes it, if the bound is right. Whether it is right is asked only where
-/// the answer costs little: on a replica that is idle and has not run anything for long.
+/// the answer costs little: on a replica that is idle and has not run anything for long. A younger
+/// row that makes it teaches more than a run that is late by all that is known.
 Decision DeadlineController::decide_infeasible(const Situation& situation,
                                                Nanos start_ns) noexcept {
   if (start_ns >= situation.head_deadline_ns) return drop_head();
+  const Nanos tail_slack_ns = time_between(start_ns, situation.tail_deadline_ns);
+  if (latency_.rows_within(believed_slack_ns(tail_slack_ns)) > 0) return drop_head();
   if (latency_.runs() < kTrustedRuns) return run_rows(1);
   const Nanos slo = objective_ns(situation);
   if (latency_.bound_ns(1) > slo && latency_.expected_ns(1) <= slo) {

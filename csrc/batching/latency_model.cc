@@ -16,12 +16,14 @@ constexpr std::uint64_t kStaleRuns = 4096;  // a bucket not visited for so long 
 constexpr double kSuspect = 2.0;            // this far over its bound a run looks preempted
 constexpr std::uint32_t kDriftWindow = 8;   // drift: so many of so many runs over their bounds
 constexpr int kDriftLate = 3;
-constexpr float kQuiet = 1.05F;        // spread below which runs count as regular
-constexpr double kEarly = 0.75;        // below this share of the expectation a run is early
-constexpr double kFarTooEarly = 0.25;  // and below this share no noise explains it
+constexpr float kQuiet = 1.05F;            // spread below which runs count as regular,
+constexpr std::uint32_t kTellingRuns = 3;  // once there were so many
+constexpr double kEarly = 0.75;            // below this share of the expectation a run is early
+constexpr double kFarTooEarly = 0.25;      // and below this share no noise explains it
 constexpr std::uint32_t kEarlyStreak = 8;
 constexpr std::uint32_t kEarlyStreakYoung = 2;  // the first runs often compile or page in
 constexpr std::uint64_t kYoungRuns = 16;
+constexpr std::uint32_t kGrowth = 4;  // from the largest batch seen to the next
 
 Nanos to_nanos(double value) noexcept {
   return static_cast<Nanos>(std::clamp(value, 1.0, static_cast<double>(kLongest)));
@@ -57,7 +59,7 @@ void LatencyModel::observe(std::uint32_t rows, Nanos latency_ns) noexcept {
       per_expected /= factor;
       if (late_history_ != 0 && preempted) return;  // else it was a drift after all
     } else {
-      margin_.within_bound(spread_.count() >= kWarmRuns && spread_.upper() < kQuiet);
+      margin_.within_bound(spread_.count() >= kTellingRuns && spread_.upper() < kQuiet);
       const double factor = note_early(place, ratio);
       ratio /= factor;
       per_expected /= factor;
@@ -232,7 +234,7 @@ std::uint32_t LatencyModel::rows_within(Nanos limit_ns) const noexcept {
 
 std::uint32_t LatencyModel::prudent_rows(std::uint32_t wanted, Nanos slack_ns) const noexcept {
   const std::uint32_t seen = largest_rows_.load(std::memory_order_relaxed);
-  const std::uint32_t tried = seen == 0 ? 1 : 2 * seen;
+  const std::uint32_t tried = seen == 0 ? 1 : kGrowth * seen;
   if (wanted <= tried) return wanted;
   return std::max(tried, std::min(wanted, rows_within(slack_ns / 2)));
 }

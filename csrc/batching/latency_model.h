@@ -48,7 +48,7 @@ class LatencyModel {
   /// The most rows whose bound is at most `limit_ns`; 0 if there are none or nothing is known.
   [[nodiscard]] std::uint32_t rows_within(Nanos limit_ns) const noexcept;
 
-  /// The most rows it is prudent to run when `slack_ns` are left: twice the largest batch seen (1
+  /// The most rows it is prudent to run when `slack_ns` are left: four times the largest seen (1
   /// at the start), beyond that only where twice the extrapolated bound would fit.
   [[nodiscard]] std::uint32_t prudent_rows(std::uint32_t wanted, Nanos slack_ns) const noexcept;
 

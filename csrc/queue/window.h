@@ -38,6 +38,12 @@ class Window {
     return head_is_early() ? early_.front().entry : in_order_.front().entry;
   }
 
+  /// The latest deadline of all; where all that wait came out of order, the earliest.
+  /// REQUIRES: !empty()
+  [[nodiscard]] Nanos tail_deadline_ns() const noexcept {
+    return in_order_.empty() ? head().deadline_ns : in_order_.back().entry.deadline_ns;
+  }
+
   /// REQUIRES: !empty()
   void pop_head() noexcept {
     rows_ -= head().run.rows;

@@ -163,7 +163,8 @@ Batch* Deployment::claim(Replica& replica, Nanos now_ns, Nanos run_limit_ns,
     const WaitingRows& head = window->head();
     const Decision decision =
         controller.decide({now_ns, replica.free_at_ns(now_ns), head.deadline_ns, head.arrived_ns,
-                           window->rows(), arrived_rows_.load(std::memory_order_relaxed)});
+                           window->rows(), arrived_rows_.load(std::memory_order_relaxed),
+                           window->tail_deadline_ns()});
     if (decision.kind == Decision::Kind::kDrop) {
       drop_head(*window, Cause::kOverload, dropped);
       continue;

@@ -122,7 +122,7 @@ TEST(a_closed_model_is_opened_by_its_probes) {
 
 TEST(batches_grow_carefully_when_nothing_is_known) {
   DeadlineController controller;
-  for (const std::uint32_t expected : {1u, 2u}) {
+  for (const std::uint32_t expected : {1u, 4u}) {
     const Decision decision = controller.decide(waiting(1000, kSlo));
     CHECK_EQ(decision.kind, Kind::kRun);
     CHECK_EQ(decision.rows, expected);
@@ -132,6 +132,18 @@ TEST(batches_grow_carefully_when_nothing_is_known) {
   const Decision decision = controller.decide(waiting(100, kSlo));
   CHECK_EQ(decision.kind, Kind::kRun);
   CHECK(2 * controller.run_bound_ns(decision.rows) <= kSlo);
+}
+
+TEST(a_young_bound_is_questioned_by_a_row_that_can_make_it) {
+  DeadlineController controller;
+  controller.observe({1, 0, 4 * kMillisecond, false});
+  // The head is lost by what one run has told. It is run only where nobody waits who can make it.
+  Situation situation = waiting(5, kMillisecond);
+  CHECK_EQ(controller.decide(situation).kind, Kind::kRun);
+  situation.tail_deadline_ns = situation.head_deadline_ns;
+  CHECK_EQ(controller.decide(situation).kind, Kind::kRun);
+  situation.tail_deadline_ns = situation.now_ns + kSlo;
+  CHECK_EQ(controller.decide(situation).kind, Kind::kDrop);
 }
 
 TEST(rows_without_a_deadline_run_in_bounded_batches) {

@@ -104,7 +104,7 @@ TEST(one_size_is_read_pessimistically) {
   CHECK(!model.knows_slope());
   CHECK(model.expected_ns(1) >= line(1));
   CHECK(model.bound_ns(32) >= line(32));
-  CHECK_EQ(model.prudent_rows(1000, 0), 32u);
+  CHECK_EQ(model.prudent_rows(1000, 0), 64u);
 }
 
 TEST(an_outlier_neither_raises_bounds_nor_lingers) {

@@ -103,6 +103,7 @@ class Replica {
     situation.head_deadline_ns = waiting_.front() + workload_.slo_ns;
     situation.waiting_rows = static_cast<std::uint32_t>(waiting_.size());
     situation.arrived_rows = arrived_;
+    situation.tail_deadline_ns = waiting_.back() + workload_.slo_ns;
     const Decision decision = controller_.decide(situation);
     switch (decision.kind) {
       case Decision::Kind::kDrop:
