@@ -8,7 +8,7 @@
 """
 
 from .application import Application, Prediction, PredictionFuture, Predictions
-from .batching import Aimd, Deadline, Fixed
+from .batching import Aimd, Deadline, Fixed, Quantile
 from .engine import Engine
 from .errors import (
     AlreadyExistsError,
@@ -62,6 +62,7 @@ __all__ = [
     "PredictionError",
     "PredictionFuture",
     "Predictions",
+    "Quantile",
     "Ragged",
     "RecursionRefusedError",
     "ReplicaCrashedError",

@@ -46,6 +46,23 @@ class Aimd:
 
 
 @dataclass(frozen=True, slots=True)
+class Quantile:
+    """The largest batch that keeps the objective in 99 of 100 runs, as published by Clipper.
+
+    Fits the 0.99 quantile of a batch's latency as a line ``alpha * rows + beta`` to the last 1,000
+    batches of a replica, and runs at most ``(slo - beta) / alpha`` rows at once.
+
+    Notes
+    -----
+    Source: Crankshaw et al., "Clipper", NSDI 2017, section 4.3.2.
+    """
+
+    def to_core(self) -> tuple[str, dict[str, Any]]:
+        """Return the strategy's name and parameters for the core."""
+        return "quantile", {}
+
+
+@dataclass(frozen=True, slots=True)
 class Deadline:
     """Learns what a batch takes and forms the largest that keeps the deadlines. The default.
 
@@ -73,9 +90,13 @@ class Deadline:
         return "deadline", {"max_batch": self.max_batch, "delay_ns": int(self.delay * 1e9)}
 
 
-Strategy = Fixed | Aimd | Deadline
+Strategy = Fixed | Aimd | Quantile | Deadline
 
-_SHORTHANDS: dict[str, Strategy] = {"deadline": Deadline(), "aimd": Aimd()}
+_SHORTHANDS: dict[str, Strategy] = {
+    "deadline": Deadline(),
+    "aimd": Aimd(),
+    "quantile": Quantile(),
+}
 
 
 def to_strategy(batching: Strategy | str) -> Strategy:
@@ -86,10 +107,12 @@ def to_strategy(batching: Strategy | str) -> Strategy:
         except KeyError:
             raise ValueError(
                 f"batching={batching!r} is unknown: give one of {sorted(_SHORTHANDS)}, or "
-                "Fixed(n), Aimd(), Deadline(...)"
+                "Fixed(n), Aimd(), Quantile(), Deadline(...)"
             ) from None
-    if not isinstance(batching, (Fixed, Aimd, Deadline)):
-        raise TypeError(f"batching is {batching!r}: give Fixed(n), Aimd() or Deadline(...)")
+    if not isinstance(batching, (Fixed, Aimd, Quantile, Deadline)):
+        raise TypeError(
+            f"batching is {batching!r}: give Fixed(n), Aimd(), Quantile() or Deadline(...)"
+        )
     return batching
 
 

@@ -119,7 +119,7 @@ class Engine:
             Where replicas run.
         device : str, default "auto"
             "auto", "cpu", or "cuda:<index>" for adapters that can use one.
-        batching : Fixed, Aimd, Deadline or str, default "deadline"
+        batching : Fixed, Aimd, Quantile, Deadline or str, default "deadline"
             How rows become batches.
         max_queue : int, optional
             Requests that may wait, 16,384 if not given; one more is refused at once.

@@ -1,7 +1,9 @@
 #include <cstdint>
+#include <initializer_list>
 
 #include "batching/aimd.h"
 #include "batching/fixed.h"
+#include "batching/quantile.h"
 #include "batching_simulation.h"
 #include "check.h"
 
@@ -14,6 +16,7 @@ using clipper::FixedController;
 using clipper::kMillisecond;
 using clipper::kNever;
 using clipper::Nanos;
+using clipper::QuantileController;
 using clipper::Situation;
 
 constexpr Nanos kSlo = 20 * kMillisecond;
@@ -113,8 +116,8 @@ TEST(fixed_runs_what_waits_up_to_its_size) {
 TEST(every_strategy_learns_latencies_for_leading) {
   FixedController fixed(8);
   AimdController aimd;
-  for (Controller* controller :
-       {static_cast<Controller*>(&fixed), static_cast<Controller*>(&aimd)}) {
+  QuantileController quantile;
+  for (Controller* controller : std::initializer_list<Controller*>{&fixed, &aimd, &quantile}) {
     CHECK_EQ(controller->run_bound_ns(1), 0);
     CHECK_EQ(controller->drain_ns(100, kSlo), 0);
     controller->observe({1, 0, kSlo, true});  // failed: teaches nothing

@@ -139,6 +139,11 @@ cdef extern from "batching/aimd.h" namespace "clipper" nogil:
         AimdController() except +
 
 
+cdef extern from "batching/quantile.h" namespace "clipper" nogil:
+    cdef cppclass QuantileController(Controller):
+        QuantileController() except +
+
+
 cdef extern from "batching/deadline.h" namespace "clipper" nogil:
     cdef cppclass DeadlineOptions:
         uint32_t max_batch

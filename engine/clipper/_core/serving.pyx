@@ -220,6 +220,8 @@ cdef unique_ptr[native.Controller] make_controller(object strategy) except *:
         made.reset(new native.FixedController(value["rows"]))
     elif kind == "aimd":
         made.reset(new native.AimdController())
+    elif kind == "quantile":
+        made.reset(new native.QuantileController())
     elif kind == "deadline":
         options.max_batch = value["max_batch"]
         options.delay_ns = value["delay_ns"]
