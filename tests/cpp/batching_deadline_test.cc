@@ -146,6 +146,33 @@ TEST(a_young_bound_is_questioned_by_a_row_that_can_make_it) {
   CHECK_EQ(controller.decide(situation).kind, Kind::kDrop);
 }
 
+TEST(a_loaded_replica_pauses_for_a_burst_where_the_fixed_cost_eats_the_objective) {
+  for (const Nanos fixed_ns : {kMillisecond, 6 * kMillisecond}) {
+    DeadlineController controller;
+    const auto takes = [&](std::uint32_t rows) { return fixed_ns + rows * kMillisecond / 10; };
+    for (std::uint32_t i = 0; i < 200; ++i) {
+      controller.observe({1 + i % 32, -takes(1 + i % 32), 0, false});
+    }
+    Situation situation = waiting(1, kSlo, kMillisecond);  // idle for a millisecond
+    controller.observe({8, -takes(8), 0, false});
+    const Decision decision = controller.decide(situation);
+    if (fixed_ns == kMillisecond) {
+      CHECK_EQ(decision.kind, Kind::kRun);
+      continue;
+    }
+    CHECK_EQ(decision.kind, Kind::kWait);
+    CHECK_NEAR(decision.until_ns, situation.now_ns + takes(1) / 20, takes(1) / 200);
+    situation.now_ns = situation.free_at_ns = decision.until_ns;
+    CHECK_EQ(controller.decide(situation).kind, Kind::kRun);
+    // A lone caller who asks again and again is never kept waiting.
+    controller.observe({1, -takes(1), 0, false});
+    CHECK_EQ(controller.decide(waiting(1, kSlo, kMillisecond)).kind, Kind::kRun);
+    // Nor is one who comes after a pause.
+    controller.observe({8, -takes(8), 0, false});
+    CHECK_EQ(controller.decide(waiting(1, kSlo, 2 * kSlo)).kind, Kind::kRun);
+  }
+}
+
 TEST(rows_without_a_deadline_run_in_bounded_batches) {
   DeadlineController controller({.max_batch = 600});
   teach(controller);
