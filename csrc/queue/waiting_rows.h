@@ -20,6 +20,11 @@ struct Handle {
 using Lane = std::uint8_t;
 inline constexpr std::size_t kMaxLanes = 16;
 
+/// Larger is more urgent.
+using Priority = std::int8_t;
+inline constexpr Priority kLeastPriority = -3;
+inline constexpr Priority kMostPriority = 3;
+
 struct WaitingRows {
   Handle handle;
   std::uint32_t offset = 0;  ///< the first of these rows within the query
@@ -27,6 +32,7 @@ struct WaitingRows {
   Nanos deadline_ns = kNever;
   Nanos arrived_ns = 0;
   Lane lane = 0;
+  Priority priority = 0;  ///< within [kLeastPriority, kMostPriority]
 };
 
 }  // namespace clipper

@@ -1,100 +1,175 @@
-// A model's waiting rows in the order of their deadlines: earliest deadline first, then arrival.
+// A model's waiting rows: a rank for each priority, in each the earliest deadline first.
 //
-// With equal objectives rows arrive in the order of their deadlines, and the window is a plain
-// ring. A row that is due before the ring's last one goes to a heap beside it; the head is the
-// earlier of the two heads. So the usual case costs a few nanoseconds, any other O(log n).
+// A batch is taken from the most urgent rank that has rows, unless a lesser one is due. A rank that
+// waits while a batch of another runs is owed a tenth of its time, and is due when that has grown
+// to what its own batch will take: so every rank that always has rows gets at least a sixteenth of
+// a replica's time whatever comes above it, and a tenth of what the ranks above it get. This is
+// deficit round robin (Shreedhar and Varghese, "Efficient fair queueing using deficit round
+// robin", SIGCOMM 1995) with time as the currency and the most urgent rank served by default.
+//
+// With one priority in use this is its rank, and nothing is counted.
 //
 // Thread safety: none; the deployment's window mutex guards it.
+// Invariants: head() is of the rank that was chosen while that has rows, then of the most urgent.
 #pragma once
 
 #include <algorithm>
+#include <array>
+#include <bit>
+#include <cstddef>
 #include <cstdint>
-#include <deque>
-#include <vector>
 
+#include "queue/deadline_order.h"
 #include "queue/waiting_rows.h"
 
 namespace clipper {
 
 class Window {
  public:
+  static constexpr std::size_t kRanks = kMostPriority - kLeastPriority + 1;
+
   void push(const WaitingRows& entry) {
+    const std::size_t rank = rank_of(entry.priority);
+    ranks_[rank].push(entry);
+    waiting_ |= 1U << rank;
+    if (entries_++ == 0) chosen_ = rank;
     rows_ += entry.run.rows;
-    const Ordered ordered{entry, pushed_++};
-    if (in_order_.empty() || entry.deadline_ns >= in_order_.back().entry.deadline_ns) {
-      in_order_.push_back(ordered);
-    } else {
-      early_.push_back(ordered);
-      std::push_heap(early_.begin(), early_.end(), due_later);
-    }
   }
 
-  [[nodiscard]] bool empty() const noexcept { return in_order_.empty() && early_.empty(); }
+  [[nodiscard]] bool empty() const noexcept { return entries_ == 0; }
+  [[nodiscard]] std::size_t entries() const noexcept { return entries_; }
+  /// Of all ranks.
   [[nodiscard]] std::uint32_t rows() const noexcept { return rows_; }
-  [[nodiscard]] std::size_t entries() const noexcept { return in_order_.size() + early_.size(); }
 
-  /// REQUIRES: !empty()
-  [[nodiscard]] const WaitingRows& head() const noexcept {
-    return head_is_early() ? early_.front().entry : in_order_.front().entry;
-  }
-
-  /// The latest deadline of all; where all that wait came out of order, the earliest.
-  /// REQUIRES: !empty()
+  /// Of the chosen rank. REQUIRES: !empty()
+  [[nodiscard]] const WaitingRows& head() const noexcept { return ranks_[chosen_].head(); }
+  [[nodiscard]] std::uint32_t rank_rows() const noexcept { return ranks_[chosen_].rows(); }
   [[nodiscard]] Nanos tail_deadline_ns() const noexcept {
-    return in_order_.empty() ? head().deadline_ns : in_order_.back().entry.deadline_ns;
+    return ranks_[chosen_].tail_deadline_ns();
   }
 
   /// REQUIRES: !empty()
   void pop_head() noexcept {
-    rows_ -= head().run.rows;
-    if (head_is_early()) {
-      std::pop_heap(early_.begin(), early_.end(), due_later);
-      early_.pop_back();
-    } else {
-      in_order_.pop_front();
-    }
+    DeadlineOrder& rank = ranks_[chosen_];
+    rows_ -= rank.head().run.rows;
+    --entries_;
+    rank.pop_head();
+    if (rank.empty()) leave_rank();
   }
 
   /// Takes the first `rows` rows off the head entry. REQUIRES: fewer than the head has.
   void shorten_head(std::uint32_t rows) noexcept {
-    WaitingRows& entry = head_is_early() ? early_.front().entry : in_order_.front().entry;
-    entry.offset += rows;
-    entry.run.first += rows;
-    entry.run.rows -= rows;
+    ranks_[chosen_].shorten_head(rows);
     rows_ -= rows;
   }
 
   /// Takes out every entry that `is_dead`, handing each to `bury`.
   template <typename IsDead, typename Bury>
   void sweep(IsDead&& is_dead, Bury&& bury) {
-    const auto dead = [&](const Ordered& ordered) {
-      if (!is_dead(ordered.entry)) return false;
-      rows_ -= ordered.entry.run.rows;
-      bury(ordered.entry);
-      return true;
-    };
-    std::erase_if(in_order_, dead);
-    if (std::erase_if(early_, dead) > 0) std::make_heap(early_.begin(), early_.end(), due_later);
+    for (std::size_t rank = 0; rank < kRanks; ++rank) {
+      if (!has_rows(rank)) continue;
+      ranks_[rank].sweep(is_dead, bury);
+      if (ranks_[rank].empty()) waiting_ &= ~(1U << rank);
+    }
+    rows_ = 0;
+    entries_ = 0;
+    for (const DeadlineOrder& rank : ranks_) {
+      rows_ += rank.rows();
+      entries_ += rank.entries();
+    }
+    if (!has_rows(chosen_)) choose_most_urgent();
+  }
+
+  // Several ranks.
+
+  [[nodiscard]] bool has_several_ranks() const noexcept { return (waiting_ & (waiting_ - 1)) != 0; }
+
+  [[nodiscard]] bool is_most_urgent_chosen() const noexcept { return chosen_ == top(); }
+
+  /// Chooses the rank of the next batch. `cost_ns(rows)` is what a batch of so many will take.
+  template <typename Cost>
+  void choose_rank(Cost&& cost_ns) noexcept {
+    choose_most_urgent();
+    if (!has_several_ranks()) return;
+    for (std::size_t rank = 0; rank < chosen_; ++rank) {  // the least urgent first: it got least
+      if (has_rows(rank) && owed_ns_[rank] >= std::max<Nanos>(cost_ns(ranks_[rank].rows()), 1)) {
+        chosen_ = rank;
+        return;
+      }
+    }
+  }
+
+  /// A batch of the chosen rank is about to be taken, and will take `took_ns`: those that wait for
+  /// it are owed their share. No debt grows beyond a second, or one such batch.
+  void charge(Nanos took_ns) noexcept {
+    if (!has_several_ranks()) return;
+    const std::size_t most_urgent = top();
+    for (std::size_t rank = 0; rank < most_urgent; ++rank) {
+      if (rank == chosen_) {
+        owed_ns_[rank] = std::max<Nanos>(owed_ns_[rank] - took_ns, 0);
+      } else if (has_rows(rank)) {
+        owed_ns_[rank] =
+            std::min(owed_ns_[rank] + took_ns / kOwedOneIn, std::max(kMostOwed, took_ns));
+      }
+    }
+  }
+
+  [[nodiscard]] bool has_rows(std::size_t rank) const noexcept {
+    return (waiting_ >> rank & 1U) != 0;
+  }
+  /// REQUIRES: has_rows(rank).
+  [[nodiscard]] const DeadlineOrder& of_rank(std::size_t rank) const noexcept {
+    return ranks_[rank];
+  }
+  /// The rank with which head() goes on when the chosen one is empty, and so on; kRanks: none.
+  [[nodiscard]] std::size_t next_rank() const noexcept { return rank_below(kRanks); }
+  [[nodiscard]] std::size_t rank_below(std::size_t rank) const noexcept {
+    const std::uint32_t below = waiting_ & ((1U << rank) - 1) & ~(1U << chosen_);
+    return below == 0 ? kRanks : static_cast<std::size_t>(std::bit_width(below)) - 1;
+  }
+
+  /// Calls `change` while head() is that of `rank`. REQUIRES: has_rows(rank).
+  template <typename Change>
+  void with_rank(std::size_t rank, Change&& change) {
+    const std::size_t chosen = chosen_;
+    chosen_ = rank;
+    change();
+    chosen_ = has_rows(chosen) ? chosen : top();
+  }
+
+  /// Calls `drop`, which takes the head, for heads of all ranks but the chosen one that are `lost`.
+  template <typename IsLost, typename Drop>
+  void drop_lost_heads(IsLost&& is_lost, Drop&& drop) {
+    const std::size_t chosen = chosen_;
+    for (std::size_t rank = 0; rank < kRanks; ++rank) {
+      if (rank == chosen) continue;
+      while (has_rows(rank) && is_lost(ranks_[rank].head())) with_rank(rank, drop);
+    }
   }
 
  private:
-  struct Ordered {
-    WaitingRows entry;
-    std::uint64_t order;  // ties go to the one that came first
-  };
+  static constexpr Nanos kOwedOneIn = 10;
+  static constexpr Nanos kMostOwed = kSecond;
 
-  static bool due_later(const Ordered& a, const Ordered& b) noexcept {
-    return a.entry.deadline_ns != b.entry.deadline_ns ? a.entry.deadline_ns > b.entry.deadline_ns
-                                                      : a.order > b.order;
+  [[nodiscard]] static constexpr std::size_t rank_of(Priority priority) noexcept {
+    return static_cast<std::size_t>(priority - kLeastPriority);
   }
-  [[nodiscard]] bool head_is_early() const noexcept {
-    return !early_.empty() && (in_order_.empty() || due_later(in_order_.front(), early_.front()));
+  /// The most urgent rank that has rows; 0 if none has.
+  [[nodiscard]] std::size_t top() const noexcept {
+    return waiting_ == 0 ? 0 : static_cast<std::size_t>(std::bit_width(waiting_)) - 1;
+  }
+  void choose_most_urgent() noexcept { chosen_ = top(); }
+  void leave_rank() noexcept {
+    waiting_ &= ~(1U << chosen_);
+    choose_most_urgent();
   }
 
-  std::deque<Ordered> in_order_;
-  std::vector<Ordered> early_;
+  std::array<DeadlineOrder, kRanks> ranks_;
+  std::uint32_t waiting_ = 0;  // one bit a rank: it has rows
+  std::size_t chosen_ = 0;
   std::uint32_t rows_ = 0;
-  std::uint64_t pushed_ = 0;
+  std::size_t entries_ = 0;
+  std::array<Nanos, kRanks> owed_ns_{};
 };
 
 }  // namespace clipper

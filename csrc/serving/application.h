@@ -3,6 +3,7 @@
 // Thread safety: all of it; set up before the first query.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <memory>
@@ -21,18 +22,20 @@ namespace clipper {
 class Application {
  public:
   Application(std::string its_name, std::vector<Model*> linked, std::unique_ptr<Policy> chooser,
-              Nanos objective_ns, float least_confidence)
+              Nanos objective_ns, float least_confidence, Priority urgency = 0)
       : name(std::move(its_name)),
         models(std::move(linked)),
         policy(std::move(chooser)),
         slo_ns(objective_ns),
-        min_confidence(least_confidence) {}
+        min_confidence(least_confidence),
+        priority(std::clamp(urgency, kLeastPriority, kMostPriority)) {}
 
   const std::string name;
   const std::vector<Model*> models;
   const std::unique_ptr<Policy> policy;  // nullptr: the one model, nothing to choose or combine
   const Nanos slo_ns;                    // kNever: best effort
   const float min_confidence;            // 0: every answer will do
+  const Priority priority;               // of its queries, unless they say otherwise
 
   /// Event loops run batches inline up to this bound.
   [[nodiscard]] Nanos inline_limit_ns() const noexcept {

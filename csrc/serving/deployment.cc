@@ -101,13 +101,13 @@ void Deployment::leave(std::uint32_t rows) noexcept {
   outstanding_.fetch_sub(rows, std::memory_order_seq_cst);
 }
 
-bool Deployment::admits(Nanos now_ns, std::uint32_t rows, Nanos answer_by_ns,
-                        Lane lane) const noexcept {
+bool Deployment::admits(Nanos now_ns, std::uint32_t rows, Nanos answer_by_ns, Lane lane,
+                        Priority priority) const noexcept {
   if (answer_by_ns == kNever) return true;
   // Rows that are due later than this one wait behind it.
   const bool is_last = answer_by_ns >= last_deadline_ns_.load(std::memory_order_relaxed);
   const std::uint32_t ahead =
-      is_last ? waiting_rows() / static_cast<std::uint32_t>(replicas_.size()) : 0;
+      is_last ? waiting_rows_of(priority) / static_cast<std::uint32_t>(replicas_.size()) : 0;
   for (const auto& replica : replicas_) {
     const Controller& controller = replica->controller(lane);
     if (!controller.is_warm()) return true;
@@ -128,6 +128,7 @@ bool Deployment::push(const WaitingRows& entry) noexcept {
     waiting_requests_.fetch_sub(1, std::memory_order_relaxed);
     return false;
   }
+  count_waiting(entry, entry.run.rows);
   if (entry.deadline_ns != kNever) {
     last_deadline_ns_.store(entry.deadline_ns, std::memory_order_relaxed);
   }
@@ -152,6 +153,7 @@ Batch* Deployment::claim(Replica& replica, Nanos now_ns, Nanos run_limit_ns,
   const std::scoped_lock lock(window_mutex_);
   drain_queue();
   bury_the_dead();
+  if (has_priorities_.load(std::memory_order_relaxed)) choose_ranks(replica, now_ns, dropped);
   std::array<bool, kMaxLanes> passed_over{};
   while (Window* window = most_urgent(passed_over)) {
     if (drop_dead_head(*window, now_ns, dropped)) continue;
@@ -161,10 +163,9 @@ Batch* Deployment::claim(Replica& replica, Nanos now_ns, Nanos run_limit_ns,
     // a probe, which only a driver without a limit can run.
     if (controller.run_bound_ns(1) > run_limit_ns) return nullptr;
     const WaitingRows& head = window->head();
-    const Decision decision =
-        controller.decide({now_ns, replica.free_at_ns(now_ns), head.deadline_ns, head.arrived_ns,
-                           window->rows(), arrived_rows_.load(std::memory_order_relaxed),
-                           window->tail_deadline_ns()});
+    const Decision decision = controller.decide(
+        {now_ns, replica.free_at_ns(now_ns), head.deadline_ns, head.arrived_ns, window->rank_rows(),
+         arrived_rows_.load(std::memory_order_relaxed), window->tail_deadline_ns()});
     if (decision.kind == Decision::Kind::kDrop) {
       drop_head(*window, Cause::kOverload, dropped);
       continue;
@@ -174,10 +175,14 @@ Batch* Deployment::claim(Replica& replica, Nanos now_ns, Nanos run_limit_ns,
       passed_over[lane] = true;
       continue;
     }
-    const std::uint32_t rows = std::clamp(decision.rows, 1u, std::min(max_batch_, window->rows()));
+    std::uint32_t rows = std::clamp(decision.rows, 1u, std::min(max_batch_, window->rank_rows()));
+    if (window->has_several_ranks()) {
+      rows = rows_among_ranks(*window, replica, now_ns, rows, dropped);
+    }
     batch->bound_ns = controller.run_bound_ns(rows);
     if (batch->bound_ns > run_limit_ns) return nullptr;
     batch->lane = lane;
+    window->charge(batch->bound_ns);
     bind(*batch, *window, rows);
     if (batch->rows > 0) break;  // else all of them had died meanwhile
   }
@@ -219,6 +224,7 @@ bool Deployment::is_dead(const WaitingRows& entry) noexcept {
 // A whole entry has left the window.
 void Deployment::note_taken(const WaitingRows& entry) noexcept {
   waiting_rows_.fetch_sub(entry.run.rows, std::memory_order_relaxed);
+  count_waiting(entry, -std::int64_t{entry.run.rows});
   waiting_requests_.fetch_sub(1, std::memory_order_relaxed);
 }
 
@@ -289,6 +295,7 @@ void Deployment::bind(Batch& batch, Window& window, std::uint32_t rows) {
     }
     batch.entries.push_back(entry);
     batch.rows += entry.run.rows;
+    count_waiting(entry, -std::int64_t{entry.run.rows});
   }
   waiting_rows_.fetch_sub(batch.rows, std::memory_order_relaxed);
 }
@@ -335,6 +342,7 @@ void Deployment::give_back_all_but_first_run(Batch& batch) {
   while (follows(batch.entries[kept - 1], batch.entries[kept])) ++kept;
   for (std::size_t i = kept; i < batch.entries.size(); ++i) {
     windows_[batch.lane].push(batch.entries[i]);
+    count_waiting(batch.entries[i], batch.entries[i].run.rows);
     batch.rows -= batch.entries[i].run.rows;
     waiting_rows_.fetch_add(batch.entries[i].run.rows, std::memory_order_seq_cst);
     waiting_requests_.fetch_add(1, std::memory_order_relaxed);

@@ -63,8 +63,8 @@ class Deployment {
   /// The other end of enter(): these rows are answered and their memory is released.
   void leave(std::uint32_t rows) noexcept;
   /// Whether rows that must be complete by `answer_by_ns` can still make it, in the best placement.
-  [[nodiscard]] bool admits(Nanos now_ns, std::uint32_t rows, Nanos answer_by_ns,
-                            Lane lane = 0) const noexcept;
+  [[nodiscard]] bool admits(Nanos now_ns, std::uint32_t rows, Nanos answer_by_ns, Lane lane = 0,
+                            Priority priority = 0) const noexcept;
   /// Where row `row` of `source` will wait.
   [[nodiscard]] Lane lane_of(const ColumnRows* source, std::uint32_t row) const noexcept;
   /// Copies at most `rows` rows of `source`, from `first` on, to where their batch will be read: as
@@ -131,6 +131,21 @@ class Deployment {
   void* owner = nullptr;  // opaque: the other side's object for this deployment
 
  private:
+  /// Of any priority but 0 the rows are counted once more.
+  void count_waiting(const WaitingRows& entry, std::int64_t rows) noexcept {
+    if (entry.priority != 0) count_by_priority(entry.priority, rows);
+  }
+  void count_by_priority(Priority priority, std::int64_t rows) noexcept;
+  /// Rows that wait and have this priority. More urgent ones go first, but its turn may be next.
+  [[nodiscard]] std::uint32_t waiting_rows_of(Priority priority) const noexcept {
+    return has_priorities_.load(std::memory_order_relaxed) ? rows_of_rank(priority)
+                                                           : waiting_rows();
+  }
+  [[nodiscard]] std::uint32_t rows_of_rank(Priority priority) const noexcept;
+  void choose_ranks(const Replica& replica, Nanos now_ns, std::vector<DroppedRows>& dropped);
+  [[nodiscard]] std::uint32_t rows_among_ranks(Window& window, Replica& replica, Nanos now_ns,
+                                               std::uint32_t rows,
+                                               std::vector<DroppedRows>& dropped);
   void drain_queue();
   void bury_the_dead();
   void bury(const WaitingRows& entry) noexcept;
@@ -168,6 +183,9 @@ class Deployment {
   alignas(64) std::atomic<std::int64_t> waiting_rows_{0};
   std::atomic<std::uint32_t> waiting_requests_{0};
   std::atomic<std::uint64_t> arrived_rows_{0};
+  std::atomic<bool> has_priorities_{false};  // a row of another priority than 0 ever came
+  // Rows of another priority than 0 once more: on a line that the usual case never touches.
+  alignas(64) std::array<std::atomic<std::int64_t>, Window::kRanks> waiting_by_priority_{};
 };
 
 }  // namespace clipper

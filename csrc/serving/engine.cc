@@ -35,15 +35,15 @@ Deployment& Engine::add_deployment(DeploymentOptions options) {
 
 Application& Engine::add_application(std::string name, std::vector<Model*> models,
                                      std::unique_ptr<Policy> policy, Nanos slo_ns,
-                                     float min_confidence) {
+                                     float min_confidence, Priority priority) {
   if (models.empty() || models.size() > kMaxAsks) {
     throw Error(ErrorCode::kInvalidArgument, "an application links 1 to " +
                                                  std::to_string(kMaxAsks) + " models, not " +
                                                  std::to_string(models.size()));
   }
   const std::scoped_lock lock(set_up_mutex_);
-  applications_.push_back(std::make_unique<Application>(std::move(name), std::move(models),
-                                                        std::move(policy), slo_ns, min_confidence));
+  applications_.push_back(std::make_unique<Application>(
+      std::move(name), std::move(models), std::move(policy), slo_ns, min_confidence, priority));
   return *applications_.back();
 }
 
@@ -92,6 +92,9 @@ void Engine::prepare(Query& query, Application& application, std::uint32_t rows,
   query.application = &application;
   query.rows = rows;
   query.owner = asking.owner;
+  query.priority = asking.priority == kApplicationsPriority
+                       ? application.priority
+                       : std::clamp(asking.priority, kLeastPriority, kMostPriority);
   query.arrived_ns = now_ns;
   query.deadline_ns = saturating_add(now_ns, asking.budget_ns);
   query.answer_by_ns =
@@ -142,13 +145,18 @@ void Engine::enqueue(Query& query, std::uint16_t index, const ColumnRows* column
   Ask& ask = query.ask(index);
   Deployment* deployment = ask.deployment();
   if (deployment == nullptr) return refuse(query, index, Cause::kNoReplica, 0);
-  if (!deployment->admits(now_ns, query.rows, query.answer_by_ns,
-                          deployment->lane_of(columns, 0))) {
+  if (!deployment->admits(now_ns, query.rows, query.answer_by_ns, deployment->lane_of(columns, 0),
+                          query.priority)) {
     return refuse(query, index, Cause::kOverload, 0);
   }
   const std::uint32_t total = query.rows;
-  WaitingRows entry{
-      {query.slot, query.generation, index, 0}, 0, {}, query.answer_by_ns, query.arrived_ns, 0};
+  WaitingRows entry{{query.slot, query.generation, index, 0},
+                    0,
+                    {},
+                    query.answer_by_ns,
+                    query.arrived_ns,
+                    0,
+                    query.priority};
   // The rows of one query stay together up to the block size.
   for (std::uint32_t offset = 0; offset < total; offset += entry.run.rows) {
     const auto run = deployment->store(columns, offset, total - offset, entry.lane);
@@ -165,8 +173,13 @@ void Engine::enqueue(Query& query, std::uint16_t index, const ColumnRows* column
 void Engine::refuse(Query& query, std::uint16_t index, Cause cause, std::uint32_t offset) noexcept {
   Deployment* deployment = query.ask(index).deployment();
   const std::uint32_t rows = query.rows - offset;
-  const WaitingRows entry{
-      {query.slot, query.generation, index, 0}, offset, {nullptr, 0, rows}, 0, 0, 0};
+  const WaitingRows entry{{query.slot, query.generation, index, 0},
+                          offset,
+                          {nullptr, 0, rows},
+                          0,
+                          0,
+                          0,
+                          query.priority};
   if (deployment != nullptr) deployment->rows_refused.fetch_add(rows, std::memory_order_relaxed);
   answer(entry, cause, nullptr, 0, 0, 0, query.arrived_ns);
   if (deployment != nullptr) deployment->leave(rows);

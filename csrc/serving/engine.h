@@ -17,6 +17,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -30,12 +31,17 @@
 
 namespace clipper {
 
+/// Stands for the priority that the application has.
+inline constexpr Priority kApplicationsPriority = std::numeric_limits<Priority>::min();
+
 /// How a query is asked.
 struct Asking {
   Nanos budget_ns = kNever;   ///< from its arrival to its deadline; kNever: none
   Nanos arrived_ns = 0;       ///< 0: now; a load generator says when it should have come
   std::uint64_t context = 0;  ///< hash of the caller's context
   bool has_context = false;
+  /// Larger is more urgent; clamped to [kLeastPriority, kMostPriority].
+  Priority priority = kApplicationsPriority;
   bool will_lead = false;  ///< the caller will call lead(): no driver is woken for it now
   bool may_lead = false;   ///< the caller will perhaps call lead(): a driver need not hurry
   bool attended = false;   ///< a thread waits and sees to the deadline; else the reaper does
@@ -75,7 +81,8 @@ class Engine {
   Model& add_model(std::string name);
   Deployment& add_deployment(DeploymentOptions options);
   Application& add_application(std::string name, std::vector<Model*> models,
-                               std::unique_ptr<Policy> policy, Nanos slo_ns, float min_confidence);
+                               std::unique_ptr<Policy> policy, Nanos slo_ns, float min_confidence,
+                               Priority priority = 0);
 
   /// Accepts `count` rows, given column by column; nullptr: see `refusal`, nothing was accepted.
   [[nodiscard]] Query* submit(Application& application, const ColumnRows* columns,

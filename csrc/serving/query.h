@@ -160,6 +160,7 @@ class alignas(64) Query : public Letter {
   std::uint32_t generation = 0;
   std::uint32_t rows = 0;
   std::uint16_t asks = 0;
+  Priority priority = 0;
   Application* application = nullptr;
   Nanos arrived_ns = 0;
   Nanos deadline_ns = kNever;   // when its caller must hold the answer

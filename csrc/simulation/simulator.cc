@@ -127,6 +127,7 @@ void Simulator::arrive(std::uint32_t load_index) {
   for (std::uint32_t row = 0; row < load.rows; ++row) rows_[row] = row_of(number, row);
   Asking asking;
   asking.budget_ns = load.budget_ns;
+  asking.priority = load.priority;
   asking.mailbox = &box_;
   asking.owner = as_owner(number, load_index);
   Refusal refusal = Refusal::kNone;

@@ -36,8 +36,9 @@ struct SimulatedReplica {
 struct SimulatedLoad {
   Application* application = nullptr;
   Arrivals arrivals;
-  Nanos budget_ns = 0;         ///< 0: the application's objective
-  std::uint32_t rows = 1;      ///< of each query
+  Nanos budget_ns = 0;     ///< 0: the application's objective
+  std::uint32_t rows = 1;  ///< of each query
+  Priority priority = kApplicationsPriority;
   double cancelled_share = 0;  ///< of the queries: their callers give up
   Nanos cancel_after_ns = 0;   ///< after so long in the mean (exponential)
 };

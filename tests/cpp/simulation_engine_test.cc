@@ -91,6 +91,7 @@ Ledger run_turmoil(std::uint64_t seed, std::uint64_t queries) {
                                              std::make_unique<MajorityVote>(), 2 * kSlo, 0.0F);
   simulator.add_load({.application = &single,
                       .arrivals = first_of(queries, gamma_arrivals(4000, 3, seed)),
+                      .priority = 2,
                       .cancelled_share = 0.1,
                       .cancel_after_ns = 3 * kMillisecond});
   simulator.add_load({.application = &patient,
@@ -99,6 +100,7 @@ Ledger run_turmoil(std::uint64_t seed, std::uint64_t queries) {
   simulator.add_load({.application = &vote,
                       .arrivals = first_of(queries / 4, poisson_arrivals(1000, seed + 2)),
                       .rows = 3,
+                      .priority = -1,
                       .cancelled_share = 0.05,
                       .cancel_after_ns = kMillisecond});
   Ledger ledger;
