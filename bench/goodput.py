@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 import clipper
 from clipper import load
+from clipper.load import LoadResult
 
 #: Load, as a multiple of SLO capacity → what at least must be in time, of all up to capacity and of
 #: capacity beyond.
@@ -50,7 +51,7 @@ class Point:
     """One load, and what became of it."""
 
     load: float
-    result: load.LoadResult
+    result: LoadResult
     capacity: float  # rows/s of the bare model: the mean of before and after
     mean_batch: float
     busy: float  # share of the time that the replica ran batches

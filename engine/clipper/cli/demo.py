@@ -24,7 +24,6 @@ from clipper.engine import Engine
 from clipper.model import Model
 from clipper.model_protocol import ModelAdapter, Runner
 from clipper.policies import MajorityVote
-from clipper.tensor import Tensor
 from clipper_adapters import OnnxModel, SklearnModel, TorchModel, zoo
 
 _SLO = 0.02
@@ -36,8 +35,8 @@ class _Timed:
 
     def __init__(self, adapter: ModelAdapter) -> None:
         self._adapter = adapter
-        self.input: Tensor | None = adapter.input
-        self.output: Tensor | None = adapter.output
+        self.input = adapter.input
+        self.output = adapter.output
         self.batch_as: Literal["array", "dlpack"] = adapter.batch_as
         self.runs: list[tuple[int, float]] = []
 
@@ -52,7 +51,7 @@ class _Timed:
 
         return run
 
-    def example(self) -> NDArray[Any] | None:
+    def example(self) -> Any:
         return self._adapter.example()
 
 
