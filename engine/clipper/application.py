@@ -1,13 +1,11 @@
 """What callers talk to: applications, and models, which are applications of one model."""
 
-from collections.abc import Coroutine, Hashable
 from typing import Any
 
 from ._core import futures, loops
 from ._core.application import ApplicationCore
 from ._core.futures import PredictionFuture
 from ._core.predictions import Prediction, Predictions
-from .tensor import Row
 
 __all__ = ["Application", "Prediction", "PredictionFuture", "Predictions"]
 
@@ -20,50 +18,9 @@ class Application(ApplicationCore):
     returns a future.
     """
 
-    def predict_async(
-        self, x: Row, *, context: Hashable | None = None, deadline: float | None = None
-    ) -> Coroutine[Any, Any, Prediction]:
-        """Ask for one prediction from an event loop.
-
-        It is asked when this is called, and awaited when the result is. Rows that are asked for in
-        one turn of the loop run together at its end. Cancelling the task, or a time-out around it,
-        withdraws the row.
-
-        Parameters
-        ----------
-        x : array_like, shape of one input row; bytes or str; for several tensors a dict of those
-        context : hashable, optional
-            Whose query this is.
-        deadline : float, optional
-            Seconds from now by which the answer must be there; the application's SLO if not given.
-
-        Returns
-        -------
-        coroutine of Prediction
-            A future to ``gather`` and ``wait_for``, which then need no task of their own.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If the input is not one row of what the model takes.
-        PredictionError
-            When awaited: if no answer came and the application has no default.
-        """
-        return loops.ask(self, x, context, deadline)
-
-    def submit(
-        self, x: Row, *, context: Hashable | None = None, deadline: float | None = None
-    ) -> PredictionFuture:
-        """Ask for one prediction without waiting.
-
-        Parameters and errors are those of ``predict``; causes of serving are raised by the future.
-
-        Returns
-        -------
-        PredictionFuture
-            With the interface of :class:`concurrent.futures.Future`.
-        """
-        return futures.submit(self, x, context, deadline)
+    # Functions of the extension: a method of Python around them would cost as much as they do.
+    predict_async = loops.predict_async
+    submit = futures.submit
 
     @property
     def slo(self) -> float | None:

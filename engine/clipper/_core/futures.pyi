@@ -17,5 +17,9 @@ class PredictionFuture:
     def add_done_callback(self, fn: Callable[[PredictionFuture], Any]) -> None: ...
 
 def submit(
-    application: ApplicationCore, x: Row, context: Hashable | None, deadline: float | None
+    application: ApplicationCore,
+    x: Row,
+    *,
+    context: Hashable | None = None,
+    deadline: float | None = None,
 ) -> PredictionFuture: ...

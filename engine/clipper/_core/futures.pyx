@@ -170,8 +170,16 @@ cdef class PredictionFuture:
         return f"<PredictionFuture {state}>"
 
 
-def submit(ApplicationCore application, x, context, deadline):
-    """Accept one query; its prediction comes later."""
+def submit(ApplicationCore application, x, *, context=None, deadline=None):
+    """Ask for one prediction without waiting.
+
+    Parameters and errors are those of ``predict``; causes of serving are raised by the future.
+
+    Returns
+    -------
+    PredictionFuture
+        With the interface of :class:`concurrent.futures.Future`.
+    """
     cdef native.Asking asking
     cdef native.ColumnRows columns[native.kMaxColumns]
     _holder = application.input.read_row(x, columns)

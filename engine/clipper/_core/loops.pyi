@@ -14,6 +14,10 @@ class LoopPort:
     def is_orphan(self) -> bool: ...
     def close(self) -> None: ...
 
-def ask(
-    application: ApplicationCore, x: Row, context: Hashable | None, deadline: float | None
+def predict_async(
+    application: ApplicationCore,
+    x: Row,
+    *,
+    context: Hashable | None = None,
+    deadline: float | None = None,
 ) -> Coroutine[Any, Any, Prediction]: ...

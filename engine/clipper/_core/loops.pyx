@@ -269,10 +269,33 @@ cdef class AsyncAnswer:
                 "future": self})
 
 
-def ask(ApplicationCore application, x, context, deadline):
-    """Accept one query from the running event loop; await what it returns.
+def predict_async(ApplicationCore application, x, *, context=None, deadline=None):
+    """Ask for one prediction from an event loop.
 
-    Where no loop runs yet, as in ``asyncio.run(app.predict_async(x))``, it is accepted later.
+    It is asked when this is called, and awaited when the result is; where no loop runs yet, as in
+    ``asyncio.run(app.predict_async(x))``, it is asked when it is awaited. Rows that are asked for
+    in one turn of the loop run together at its end. Cancelling the task, or a time-out around it,
+    withdraws the row.
+
+    Parameters
+    ----------
+    x : array_like, shape of one input row; bytes or str; for several tensors a dict of those
+    context : hashable, optional
+        Whose query this is.
+    deadline : float, optional
+        Seconds from now by which the answer must be there; the application's SLO if not given.
+
+    Returns
+    -------
+    coroutine of Prediction
+        A future to ``gather`` and ``wait_for``, which then need no task of their own.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the input is not one row of what the model takes.
+    PredictionError
+        When awaited: if no answer came and the application has no default.
     """
     cdef native.Asking asking
     cdef native.ColumnRows columns[native.kMaxColumns]
@@ -298,4 +321,4 @@ def ask(ApplicationCore application, x, context, deadline):
 
 
 async def ask_later(ApplicationCore application, x, context, deadline):
-    return await ask(application, x, context, deadline)
+    return await predict_async(application, x, context=context, deadline=deadline)
