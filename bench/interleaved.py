@@ -49,7 +49,7 @@ class Figure:
 
     name: str
     values: list[float]
-    wanted: float
+    wanted: float | None  # None: shown, not judged
     at_least: bool
     unit: str = ""
 
@@ -61,6 +61,8 @@ class Figure:
     @property
     def is_met(self) -> bool:
         """Whether the median is as wanted."""
+        if self.wanted is None:
+            return True
         return self.median >= self.wanted if self.at_least else self.median <= self.wanted
 
     def line(self) -> str:
@@ -68,16 +70,16 @@ class Figure:
         low, high = self.median, self.median
         if len(self.values) > 1:
             low, _, high = statistics.quantiles(self.values, n=4, method="inclusive")
-        sign = "≥" if self.at_least else "≤"
+        wanted = "" if self.wanted is None else f"{'≥' if self.at_least else '≤'} {self.wanted:g}"
+        verdict = "-" if self.wanted is None else "met" if self.is_met else "MISSED"
         return (
-            f"{self.name:48} {sign} {self.wanted:<6g} {self.median:9.3f} "
-            f"{low:9.3f} …{high:9.3f} {self.unit:5} {len(self.values):6}  "
-            f"{'met' if self.is_met else 'MISSED'}"
+            f"{self.name:54} {wanted:8} {self.median:9.3f} "
+            f"{low:9.3f} …{high:9.3f} {self.unit:5} {len(self.values):6}  {verdict}"
         )
 
 
 HEADING = (
-    f"{'what':48} {'wanted':8} {'median':>9} {'quartiles':>20}  {'unit':5} {'rounds':>6}  verdict"
+    f"{'what':54} {'wanted':8} {'median':>9} {'quartiles':>20}  {'unit':5} {'rounds':>6}  verdict"
 )
 
 

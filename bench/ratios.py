@@ -22,6 +22,7 @@ WANTED = {
     "MLP": {"submit": 0.95, "predict_many": 0.97, "predict_async": 0.75},
     "ResNet-20": {"submit": 0.97, "predict_many": 0.97, "predict_async": 0.97},
 }
+CALLERS = "predict_many, 4 callers"
 
 
 class Effort:
@@ -121,15 +122,22 @@ def of_the_bare_rate(name: str, effort: Effort) -> Iterator[Figure]:
         note = stack.enter_context(subjects.every_row_counted(subject.model))
         ours: dict[str, Way] = {
             "submit": subjects.submit(subject, times),
-            "predict_many": stack.enter_context(subjects.predict_many(subject, times)),
+            "predict_many": subjects.predict_many_alone(subject, times),
+            CALLERS: stack.enter_context(subjects.predict_many(subject, times)),
             "predict_async": stack.enter_context(subjects.predict_async(subject, times)),
         }
         ways = {way: subjects.noted(run, note) for way, run in ours.items()}
-        bare = subjects.direct(subject, size, times)
-        seconds = interleave({"bare": bare, **ways}, effort(rounds))
-    for way, wanted in WANTED[name].items():
-        share = ratios(seconds["bare"], seconds[way])
-        yield Figure(f"{name}: {way}, of bare batches of {size}", share, wanted, True)
+        bare = {
+            str(size): subjects.direct(subject, size, times),
+            str(subjects.MANY): subjects.direct(subject, subjects.MANY, times),
+        }
+        seconds = interleave({**bare, **ways}, effort(rounds))
+    for way in ways:
+        # Who asks for 16 rows at a time, alone, can be compared with batches of 16 only.
+        of = str(subjects.MANY if way == "predict_many" else size)
+        share = ratios(seconds[of], seconds[way])
+        wanted = WANTED[name].get(way)
+        yield Figure(f"{name}: {way}, of bare batches of {of}", share, wanted, True)
 
 
 def idle(effort: Effort) -> Iterator[Figure]:

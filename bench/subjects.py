@@ -132,6 +132,20 @@ def submit(subject: Subject, times: int = 1) -> Way:
     return run
 
 
+def predict_many_alone(subject: Subject, times: int = 1) -> Way:
+    """One caller that asks for 16 rows at a time."""
+    parts = [subject.rows[i : i + MANY] for i in range(0, OUTSTANDING, MANY)]
+    ask = subject.model.predict_many
+
+    def run() -> int:
+        for _ in range(times):
+            for part in parts:
+                ask(part)
+        return OUTSTANDING * times
+
+    return run
+
+
 @contextmanager
 def predict_many(subject: Subject, times: int = 1) -> Iterator[Way]:
     """Callers that each ask for 16 rows at a time; together they keep 64 waiting."""

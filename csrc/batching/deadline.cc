@@ -61,7 +61,7 @@ Decision DeadlineController::decide(const Situation& situation) noexcept {
 
   Plan plan;
   plan.slack_ns = time_between(start, situation.head_deadline_ns);
-  plan.wanted = std::min(situation.waiting_rows, max_batch_);
+  plan.wanted = latency_.economical_rows(std::min(situation.waiting_rows, max_batch_));
   if (latency_.bound_ns(plan.wanted) <= plan.slack_ns) {  // the common case; 0: nothing known yet
     return run_prudently(plan.wanted, plan.slack_ns);
   }
@@ -77,7 +77,8 @@ Decision DeadlineController::decide_best_effort(const Situation& situation) noex
   const Nanos until = delayed_until_ns(situation, kNever);
   if (until > situation.now_ns) return wait_until(until);
   const std::uint32_t limit = latency_.knows_slope() ? batch_limit(kNever) : max_batch_;
-  return run_prudently(std::min(situation.waiting_rows, limit), 2 * kBestEffortRun);
+  const std::uint32_t wanted = latency_.economical_rows(std::min(situation.waiting_rows, limit));
+  return run_prudently(wanted, 2 * kBestEffortRun);
 }
 
 /// Cold growth 1, 4, 16, ...: extrapolation counts for something only when there is a line to

@@ -23,7 +23,9 @@ constexpr double kFarTooEarly = 0.25;      // and below this share no noise expl
 constexpr std::uint32_t kEarlyStreak = 8;
 constexpr std::uint32_t kEarlyStreakYoung = 2;  // the first runs often compile or page in
 constexpr std::uint64_t kYoungRuns = 16;
-constexpr std::uint32_t kGrowth = 4;  // from the largest batch seen to the next
+constexpr std::uint32_t kEnoughToCompare = 4;  // samples that a size needs
+constexpr Nanos kWorthSplitting = 40;  // by less than a fortieth two batches are not worth it
+constexpr std::uint32_t kGrowth = 4;   // from the largest batch seen to the next
 
 Nanos to_nanos(double value) noexcept {
   return static_cast<Nanos>(std::clamp(value, 1.0, static_cast<double>(kLongest)));
@@ -180,6 +182,8 @@ void LatencyModel::publish() noexcept {
   const std::uint64_t runs = runs_.load(std::memory_order_relaxed);
   const Uppers upper = uppers();
   double highest = 0;
+  double least_per_row = std::numeric_limits<double>::max();
+  std::uint32_t cheapest = 0;
   for (std::size_t i = 0; i < row_buckets::kCount; ++i) {
     const RowBucket place = row_buckets::at(i);
     const Bucket& bucket = (*buckets_)[i];
@@ -189,11 +193,17 @@ void LatencyModel::publish() noexcept {
     Entry& entry = table_[i];
     entry.mean_low.store(to_nanos(mean * to_low), std::memory_order_relaxed);
     entry.mean_high.store(to_nanos(mean), std::memory_order_relaxed);
+    if (bucket.window.count() >= kEnoughToCompare && is_known(bucket, runs) &&
+        mean / place.high() < least_per_row) {
+      least_per_row = mean / place.high();
+      cheapest = place.high();
+    }
     const double bound = upper[i] * margin;
     entry.bound_low.store(to_nanos(std::max(bound * to_low, highest)), std::memory_order_relaxed);
     highest = std::max(highest, bound);
     entry.bound_high.store(to_nanos(highest), std::memory_order_relaxed);
   }
+  cheapest_rows_.store(cheapest, std::memory_order_relaxed);
 }
 
 /// A run above the quantile counts at once: it lifts its own bucket and those above that lie lower.
@@ -230,6 +240,13 @@ std::uint32_t LatencyModel::rows_within(Nanos limit_ns) const noexcept {
   if (place.width_log2 == 0 || limit_ns < low || high <= low) return place.low;
   const Nanos beyond = ((limit_ns - low) << place.width_log2) / (high - low);
   return place.low + static_cast<std::uint32_t>(beyond);
+}
+
+std::uint32_t LatencyModel::economical_rows(std::uint32_t rows) const noexcept {
+  const std::uint32_t cheapest = cheapest_rows_.load(std::memory_order_relaxed);
+  if (cheapest == 0 || rows <= cheapest) return rows;
+  const Nanos split = saturating_add(expected_ns(cheapest), expected_ns(rows - cheapest));
+  return split < expected_ns(rows) - expected_ns(rows) / kWorthSplitting ? cheapest : rows;
 }
 
 std::uint32_t LatencyModel::prudent_rows(std::uint32_t wanted, Nanos slack_ns) const noexcept {

@@ -52,6 +52,10 @@ class LatencyModel {
   /// at the start), beyond that only where twice the extrapolated bound would fit.
   [[nodiscard]] std::uint32_t prudent_rows(std::uint32_t wanted, Nanos slack_ns) const noexcept;
 
+  /// `rows`, or fewer where a batch of those and one of the rest are expected to cost less: beyond
+  /// what a cache holds, larger batches are slower.
+  [[nodiscard]] std::uint32_t economical_rows(std::uint32_t rows) const noexcept;
+
   /// Whether batches of two sizes have told what a further row costs.
   [[nodiscard]] bool knows_slope() const noexcept {
     return knows_slope_.load(std::memory_order_relaxed);
@@ -113,6 +117,7 @@ class LatencyModel {
   std::atomic<std::uint64_t> late_runs_{0};
   std::atomic<std::uint32_t> largest_rows_{0};
   std::atomic<bool> knows_slope_{false};
+  std::atomic<std::uint32_t> cheapest_rows_{0};  // the size at which a row costs least; 0: unknown
   std::atomic<double> shown_margin_{ConformalMargin::kStart};
 
   std::unique_ptr<std::array<Bucket, row_buckets::kCount>> buckets_;

@@ -212,6 +212,22 @@ TEST(single_rows_leave_what_large_batches_take) {
   }
 }
 
+TEST(batches_are_split_where_two_cost_less_than_one) {
+  LatencyModel falling;  // rows cost a tenth more where more than 8 of them leave the cache
+  LatencyModel usual;
+  for (int round = 0; round < 10; ++round) {
+    for (const std::uint32_t rows : {1u, 2u, 4u, 8u, 16u, 32u, 64u}) {
+      const Nanos per_row = rows <= 8 ? kMillisecond : kMillisecond * 11 / 10;
+      falling.observe(rows, per_row * rows + kMillisecond / 10);
+      usual.observe(rows, line(rows));
+    }
+  }
+  CHECK_EQ(falling.economical_rows(64), 8u);
+  CHECK_EQ(falling.economical_rows(8), 8u);
+  CHECK_EQ(falling.economical_rows(3), 3u);
+  for (const std::uint32_t rows : {1u, 9u, 64u, 500u}) CHECK_EQ(usual.economical_rows(rows), rows);
+}
+
 TEST(nonsense_is_survived) {
   LatencyModel model;
   const Nanos times[] = {0, -1, 1, kNever, -kNever, std::numeric_limits<Nanos>::min(), kSecond};

@@ -376,7 +376,8 @@ TEST(two_replicas_serving_at_once_answer_every_row_of_every_split_query) {
   CHECK_EQ(ran, asked.load());
   CHECK_EQ(deployment.waiting_rows(), 0u);
   const std::size_t one_block =
-      deployment.block_rows() * deployment.input_row_bytes();  // rows of 8 bytes fill their pages
+      deployment.block_rows() *
+      deployment.blocks().row_bytes();  // rows of 8 bytes fill their pages
   CHECK_EQ(deployment.blocks().bytes_in_use(), one_block);
 }
 
