@@ -140,6 +140,11 @@ class Engine {
   [[nodiscard]] Nanos next_reap_ns() const noexcept {
     return next_reap_ns_.load(std::memory_order_seq_cst);
   }
+  /// The reaper's life, for a thread that needs no interpreter meanwhile: reaps in time, and
+  /// returns when letters have come for it or the engine is closed.
+  void run_reaper() noexcept {
+    while (!is_closed() && reaper_box_.empty()) wait_for_reaping(reap());
+  }
   /// Parks the reaper until `until_ns`, an earlier deadline, a letter for it, or wake_reaper().
   void wait_for_reaping(Nanos until_ns) noexcept;
   void wake_reaper() noexcept { reaper_box_.signal(); }

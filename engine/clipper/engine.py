@@ -440,9 +440,7 @@ def _retire(deployments: list[Deployment], timeout: float) -> None:
 
 
 def _start_reaper(core: EngineCore) -> threading.Thread:
-    thread = threading.Thread(
-        target=core.reap, args=(lambda: core.is_closed,), name="clipper-reaper", daemon=True
-    )
+    thread = threading.Thread(target=core.reap, name="clipper-reaper", daemon=True)
     thread.start()
     return thread
 

@@ -337,8 +337,7 @@ cdef extern from "serving/engine.h" namespace "clipper" nogil:
         cbool withdraw(Query& query, Cause cause) noexcept
         void collect(Query& query, Nanos held_ns, Outcome& outcome) except +
         void release(Query& query) noexcept
-        Nanos reap() noexcept
-        void wait_for_reaping(Nanos until_ns) noexcept
+        void run_reaper() noexcept
         void wake_reaper() noexcept
         Mailbox& reaper_box() noexcept
         void close() noexcept

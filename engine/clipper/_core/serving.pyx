@@ -88,15 +88,17 @@ cdef class EngineCore:
     def wake_reaper(self):
         self.engine.get().wake_reaper()
 
-    def reap(self, should_stop):
-        """Run the reaper: end unattended queries in time, run callbacks, until told to stop."""
-        cdef native.Nanos until_ns
+    def reap(self):
+        """Run the reaper until the engine closes: end unattended queries in time, run callbacks.
+
+        It takes the GIL for callbacks alone: who asks for it at every deadline takes it from models
+        in mid-batch.
+        """
         cdef native.Letter* letter
         cdef native.Letter* following
-        while not should_stop():
+        while not self.engine.get().is_closed():
             with nogil:
-                until_ns = self.engine.get().reap()
-                self.engine.get().wait_for_reaping(until_ns)
+                self.engine.get().run_reaper()
             letter = self.engine.get().reaper_box().take_all()
             while letter != NULL:
                 following = letter.next_letter
