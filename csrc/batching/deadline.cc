@@ -55,13 +55,22 @@ Decision DeadlineController::decide(const Situation& situation) noexcept {
   if (situation.head_deadline_ns == kNever) return decide_best_effort(situation);
   const Nanos start = std::max(situation.now_ns, situation.free_at_ns);
   const Nanos slo = objective_ns(situation);
-  const bool urgent = is_urgent_among_peers(slo);
+  // Rows without a deadline can wait: the head is never dropped for a batch of those.
+  const bool before_best_effort = situation.tail_deadline_ns == kNever;
+  const bool urgent = is_urgent_among_peers(slo) || before_best_effort;
+  // No batch takes longer than half the shortest objective lately seen: rows of that may come while
+  // it runs. Forgotten slowly, for what comes seldom.
+  shortest_slo_ns_ = std::min(slo, saturating_add(shortest_slo_ns_, shortest_slo_ns_ / 256));
   const Nanos until = delayed_until_ns(situation, slo);
   if (until > situation.now_ns) return wait_until(until);
 
   Plan plan;
   plan.slack_ns = time_between(start, situation.head_deadline_ns);
-  plan.wanted = latency_.economical_rows(std::min(situation.waiting_rows, max_batch_));
+  plan.wanted = std::min(situation.waiting_rows, max_batch_);
+  if (latency_.knows_slope() && shortest_slo_ns_ < slo / 4 * 3) {
+    plan.wanted = std::min(plan.wanted, batch_limit(shortest_slo_ns_ / 2));
+  }
+  plan.wanted = latency_.economical_rows(plan.wanted);
   if (latency_.bound_ns(plan.wanted) <= plan.slack_ns) {  // the common case; 0: nothing known yet
     return run_prudently(plan.wanted, plan.slack_ns);
   }
@@ -69,14 +78,20 @@ Decision DeadlineController::decide(const Situation& situation) noexcept {
   if (plan.fits == 0) return decide_infeasible(situation, start);
   if (!latency_.knows_slope()) return run_prudently(plan.wanted, 0);
   plan.wanted = std::min(plan.wanted, urgent ? rows_in_half(slo) : batch_limit(slo));
-  if (plan.fits < plan.wanted && !loses_nobody_by_splitting(situation, plan)) return drop_head();
+  if (plan.fits < plan.wanted && !before_best_effort &&
+      !loses_nobody_by_splitting(situation, plan)) {
+    return drop_head();
+  }
   return run_prudently(std::min(plan.fits, plan.wanted), plan.slack_ns);
 }
 
 Decision DeadlineController::decide_best_effort(const Situation& situation) noexcept {
   const Nanos until = delayed_until_ns(situation, kNever);
   if (until > situation.now_ns) return wait_until(until);
-  const std::uint32_t limit = latency_.knows_slope() ? batch_limit(kNever) : max_batch_;
+  // So short that a row with a deadline, which may come at any time, still makes it.
+  shortest_slo_ns_ = saturating_add(shortest_slo_ns_, shortest_slo_ns_ / 256);
+  const Nanos longest = std::min(kBestEffortRun, shortest_slo_ns_ / 2);
+  const std::uint32_t limit = latency_.knows_slope() ? batch_limit(longest) : max_batch_;
   const std::uint32_t wanted = latency_.economical_rows(std::min(situation.waiting_rows, limit));
   return run_prudently(wanted, 2 * kBestEffortRun);
 }

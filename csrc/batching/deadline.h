@@ -68,7 +68,8 @@ class DeadlineController final : public Controller {
   LatencyModel latency_;
   Nanos last_run_ns_ = -kNever;  // end of the last run, or when a probe was sent
   std::uint32_t last_run_rows_ = 0;
-  Nanos longest_slo_ns_ = 0;  // of the heads seen lately
+  Nanos longest_slo_ns_ = 0;        // of the heads seen lately
+  Nanos shortest_slo_ns_ = kNever;  // of the same
 };
 
 }  // namespace clipper

@@ -134,6 +134,7 @@ class Deployment {
   /// Of any priority but 0 the rows are counted once more.
   void count_waiting(const WaitingRows& entry, std::int64_t rows) noexcept {
     if (entry.priority != 0) count_by_priority(entry.priority, rows);
+    if (entry.deadline_ns == kNever) best_effort_rows_.fetch_add(rows, std::memory_order_relaxed);
   }
   void count_by_priority(Priority priority, std::int64_t rows) noexcept;
   /// Rows that wait and have this priority. More urgent ones go first, but its turn may be next.
@@ -142,6 +143,11 @@ class Deployment {
                                                            : waiting_rows();
   }
   [[nodiscard]] std::uint32_t rows_of_rank(Priority priority) const noexcept;
+  /// Rows that wait and have a deadline. The others wait behind all of them.
+  [[nodiscard]] std::uint32_t rows_with_deadlines(std::uint32_t waiting) const noexcept {
+    const auto rows = std::int64_t{waiting} - best_effort_rows_.load(std::memory_order_relaxed);
+    return static_cast<std::uint32_t>(std::max<std::int64_t>(rows, 0));
+  }
   void choose_ranks(const Replica& replica, Nanos now_ns, std::vector<DroppedRows>& dropped);
   [[nodiscard]] std::uint32_t rows_among_ranks(Window& window, Replica& replica, Nanos now_ns,
                                                std::uint32_t rows,
@@ -178,6 +184,7 @@ class Deployment {
   std::atomic<bool> closed_{false};
   std::atomic<std::uint64_t> dead_{0};
   std::atomic<Nanos> last_deadline_ns_{0};
+  std::atomic<std::int64_t> best_effort_rows_{0};
   alignas(64) std::atomic<std::int64_t> outstanding_{0};
   // Below zero for a moment when a driver claims rows that push() has not counted yet.
   alignas(64) std::atomic<std::int64_t> waiting_rows_{0};

@@ -125,6 +125,21 @@ TEST(the_earliest_deadline_goes_first_across_applications) {
   }
 }
 
+TEST(a_backlog_of_best_effort_rows_costs_no_deadline) {
+  Scene scene;
+  scene.deploy(deadline(), usual_model());
+  scene.add_load(kNever, replayed_arrivals(std::vector<Nanos>(10'000, 0)));
+  scene.add_load(kSlo, between(0, seconds(1), poisson_arrivals(500, 1)));
+  scene.add_load(12 * kSlo, between(0, seconds(1), poisson_arrivals(500, 2)));
+  scene.simulator.run();
+  CHECK_EQ(scene.tallies[0].share_in_time(), 1.0);
+  std::fprintf(stderr, "  in time: %.3f under 10 ms, %.3f under 120 ms\n",
+               scene.tallies[1].share_in_time(), scene.tallies[2].share_in_time());
+  CHECK(!kIsLongEnoughForStatistics || scene.tallies[1].share_in_time() > 0.95);
+  CHECK_EQ(scene.tallies[2].share_in_time(), 1.0);
+  scene.check_nothing_is_left();
+}
+
 TEST(cancelled_rows_cost_nothing) {
   Scene scene;
   scene.deploy(std::make_unique<FixedController>(8), usual_model());
