@@ -34,6 +34,7 @@ class Application(ApplicationCore):
             "models": list(self._model_names),
             "slo": self._slo,
             "policy": self._policy_text,
+            "priority": self.priority,
             **self.statistics(),
         }
 

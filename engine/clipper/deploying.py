@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
+from ._core.application import check_priority
 from ._core.rows import RowSpec
 from ._core.serving import DeploymentCore, EngineCore
 from .batching import Strategy, largest_batch
@@ -49,6 +50,7 @@ class DeployRequest:
     input: RowType
     output: RowType | None
     slo: float | None
+    priority: int
     replicas: int
     device: str
     batching: Strategy
@@ -62,7 +64,8 @@ class DeployRequest:
     @classmethod
     def checked(
         cls, name: str, model: ModelAdapter | Callable[[Any], Any], *, version: int | str | None,
-        input: RowType | None, output: RowType | None, slo: float | None, replicas: int, where: str,
+        input: RowType | None, output: RowType | None, slo: float | None,
+        priority: int, replicas: int, where: str,
         device: str, batching: Strategy, max_queue: int | None, memory: int | str,
         length_buckets: Sequence[int] | None, warmup: Any, caller_runs: bool,
         ready_timeout: float,
@@ -85,7 +88,8 @@ class DeployRequest:
             name=name, adapter=adapter, version=version,
             input=takes, output=output or adapter.output,
             length_buckets=_buckets(adapter, length_buckets, takes),
-            slo=_positive(slo, "slo"), replicas=replicas, device=device, batching=batching,
+            slo=_positive(slo, "slo"), priority=check_priority(priority),
+            replicas=replicas, device=device, batching=batching,
             max_queue=_count(max_queue, "max_queue", _DEFAULT_MAX_QUEUE), memory=to_bytes(memory),
             example=example, caller_runs=caller_runs,
             ready_timeout=_positive(ready_timeout, "ready_timeout") or 0.0,

@@ -17,7 +17,8 @@ cdef class ApplicationCore:
     cdef native.Nanos slo_ns
     cdef bint may_lead
 
-    cdef int ask(self, native.Asking* asking, object context, object deadline) except -1
+    cdef int ask(self, native.Asking* asking, object context, object deadline,
+                 object priority) except -1
     cdef native.Nanos see_through(self, native.Query* query, native.Nanos until_ns,
                                   native.Nanos now_ns) except -1
     cdef native.Nanos _attend(self, native.Query* query) except -1

@@ -8,6 +8,8 @@ from .predictions import Prediction, Predictions
 from .rows import RowSpec
 from .serving import DeploymentCore, EngineCore
 
+def check_priority(priority: int) -> int: ...
+
 @final
 class ModelCore:
     def __new__(cls, core: EngineCore, name: str) -> ModelCore: ...
@@ -31,6 +33,7 @@ class ApplicationCore:
         has_default: bool,
         default: Any,
         min_confidence: float | None,
+        priority: int = 0,
     ) -> None: ...
     @property
     def core(self) -> EngineCore: ...
@@ -46,10 +49,22 @@ class ApplicationCore:
     def has_default(self) -> bool: ...
     @property
     def default(self) -> Any: ...
+    @property
+    def priority(self) -> int: ...
     def predict(
-        self, x: Row, *, context: Hashable | None = None, deadline: float | None = None
+        self,
+        x: Row,
+        *,
+        context: Hashable | None = None,
+        deadline: float | None = None,
+        priority: int | None = None,
     ) -> Prediction: ...
     def predict_many(
-        self, xs: Rows, *, context: Hashable | None = None, deadline: float | None = None
+        self,
+        xs: Rows,
+        *,
+        context: Hashable | None = None,
+        deadline: float | None = None,
+        priority: int | None = None,
     ) -> Predictions: ...
     def statistics(self) -> dict[str, Any]: ...

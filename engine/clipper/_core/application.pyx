@@ -14,6 +14,7 @@ from clipper._core.rows cimport RowSpec
 from clipper._core.serving cimport DeploymentCore, EngineCore, run_batch
 
 import hashlib
+import operator
 
 import numpy as np
 
@@ -71,7 +72,7 @@ cdef class ApplicationCore:
     """What ``clipper.Application`` is made of."""
 
     def __init__(self, EngineCore core, str name, models, RowSpec input, RowSpec output, *,
-                 policy, slo, has_default, default, min_confidence):
+                 policy, slo, has_default, default, min_confidence, priority=0):
         cdef vector[native.Model*] linked
         cdef unique_ptr[native.Policy] chooser = make_policy(policy)
         for model in models:
@@ -88,9 +89,15 @@ cdef class ApplicationCore:
         self.may_lead = len(models) == 1 or policy.asks_one
         cdef string native_name = name.encode()
         self.handle = &core.engine.get().add_application(
-            native_name, linked, move(chooser), self.slo_ns, min_confidence or 0.0)
+            native_name, linked, move(chooser), self.slo_ns, min_confidence or 0.0,
+            priority_of(priority))
 
-    def predict(self, x, *, context=None, deadline=None):
+    @property
+    def priority(self):
+        """How urgent its queries are unless they say otherwise, -3 to 3; larger goes first."""
+        return self.handle.priority
+
+    def predict(self, x, *, context=None, deadline=None, priority=None):
         """Ask for one prediction, and wait for it.
 
         Parameters
@@ -101,6 +108,8 @@ cdef class ApplicationCore:
             Whose query this is; the policy may treat each context differently.
         deadline : float, optional
             Seconds from now by which the answer must be held; the application's SLO if not given.
+        priority : int, optional
+            From -3 to 3, larger is more urgent; the application's if not given.
 
         Returns
         -------
@@ -109,27 +118,27 @@ cdef class ApplicationCore:
         Raises
         ------
         TypeError, ValueError
-            If the input is not one row of what the model takes.
+            If the input is not one row of what the model takes, or another argument cannot be used.
         PredictionError
             If no answer came and the application has no default: the subclass says why.
         """
         cdef native.Asking asking
         cdef native.ColumnRows columns[native.kMaxColumns]
         _holder = self.input.read_row(x, columns)
-        self.ask(&asking, context, deadline)
+        self.ask(&asking, context, deadline, priority)
         asking.will_lead = self.may_lead
         asking.attended = True
         cdef native.Query* query = self.core.submit(self.handle, columns, 1, &asking)
         return self.take(query, self._attend(query))
 
-    def predict_many(self, xs, *, context=None, deadline=None):
+    def predict_many(self, xs, *, context=None, deadline=None, priority=None):
         """Ask for the predictions of several rows, which are kept together, and wait for all.
 
         Parameters
         ----------
         xs : array_like, shape (n, ...); Ragged; list of rows; for several tensors a dict of those
             n rows, n >= 1.
-        context, deadline
+        context, deadline, priority
             As for ``predict``.
 
         Returns
@@ -150,17 +159,20 @@ cdef class ApplicationCore:
         if count == 0:
             raise ValueError("predict_many was given no rows: it expects an array of shape "
                              "(n, ...) with n >= 1")
-        self.ask(&asking, context, deadline)
+        self.ask(&asking, context, deadline, priority)
         asking.will_lead = self.may_lead
         asking.attended = True
         cdef native.Query* query = self.core.submit(self.handle, columns, count, &asking)
         return self.take_many(query, self._attend(query))
 
-    cdef int ask(self, native.Asking* asking, object context, object deadline) except -1:
+    cdef int ask(self, native.Asking* asking, object context, object deadline,
+                 object priority) except -1:
         asking.budget_ns = self.slo_ns if deadline is None else nanoseconds(deadline, "deadline")
         if context is not None:
             asking.context = context_hash(context)
             asking.has_context = True
+        if priority is not None:
+            asking.priority = priority_of(priority)
         return 0
 
     cdef native.Nanos _attend(self, native.Query* query) except -1:
@@ -384,6 +396,24 @@ cdef native.Nanos nanoseconds(object seconds, str what) except? -1:
     if not 0.0 < value < 1e9:
         raise ValueError(f"{what} is {seconds!r}: give seconds above 0, such as 0.02 for 20 ms")
     return <native.Nanos>(value * 1e9)
+
+
+cdef native.Priority priority_of(object priority) except? -1:
+    """A priority as given by a user."""
+    if isinstance(priority, bool) or not hasattr(priority, "__index__"):
+        raise TypeError(f"priority is {priority!r}: give an integer from {native.kLeastPriority} "
+                        f"to {native.kMostPriority}, larger is more urgent")
+    value = operator.index(priority)
+    if not native.kLeastPriority <= value <= native.kMostPriority:
+        raise ValueError(f"priority is {priority!r}: give an integer from "
+                         f"{native.kLeastPriority} to {native.kMostPriority}, larger is more "
+                         "urgent")
+    return value
+
+
+def check_priority(priority):
+    """Return a priority as the core takes it, or raise with what to give instead."""
+    return priority_of(priority)
 
 
 cdef uint64_t context_hash(object context) except? 0:

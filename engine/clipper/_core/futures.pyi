@@ -22,4 +22,5 @@ def submit(
     *,
     context: Hashable | None = None,
     deadline: float | None = None,
+    priority: int | None = None,
 ) -> PredictionFuture: ...

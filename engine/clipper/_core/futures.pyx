@@ -170,7 +170,7 @@ cdef class PredictionFuture:
         return f"<PredictionFuture {state}>"
 
 
-def submit(ApplicationCore application, x, *, context=None, deadline=None):
+def submit(ApplicationCore application, x, *, context=None, deadline=None, priority=None):
     """Ask for one prediction without waiting.
 
     Parameters and errors are those of ``predict``; causes of serving are raised by the future.
@@ -183,7 +183,7 @@ def submit(ApplicationCore application, x, *, context=None, deadline=None):
     cdef native.Asking asking
     cdef native.ColumnRows columns[native.kMaxColumns]
     _holder = application.input.read_row(x, columns)
-    application.ask(&asking, context, deadline)
+    application.ask(&asking, context, deadline, priority)
     cdef PredictionFuture future = PredictionFuture.__new__(PredictionFuture)
     future.application = application
     asking.may_lead = application.may_lead

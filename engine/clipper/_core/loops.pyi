@@ -20,4 +20,5 @@ def predict_async(
     *,
     context: Hashable | None = None,
     deadline: float | None = None,
+    priority: int | None = None,
 ) -> Coroutine[Any, Any, Prediction]: ...

@@ -269,7 +269,7 @@ cdef class AsyncAnswer:
                 "future": self})
 
 
-def predict_async(ApplicationCore application, x, *, context=None, deadline=None):
+def predict_async(ApplicationCore application, x, *, context=None, deadline=None, priority=None):
     """Ask for one prediction from an event loop.
 
     It is asked when this is called, and awaited when the result is; where no loop runs yet, as in
@@ -302,9 +302,9 @@ def predict_async(ApplicationCore application, x, *, context=None, deadline=None
     try:
         loop = _get_running_loop()
     except RuntimeError:
-        return ask_later(application, x, context, deadline)
+        return ask_later(application, x, context, deadline, priority)
     _holder = application.input.read_row(x, columns)
-    application.ask(&asking, context, deadline)
+    application.ask(&asking, context, deadline, priority)
     cdef AsyncAnswer answer = AsyncAnswer.__new__(AsyncAnswer)
     cdef LoopPort port = port_for(application.core, loop)
     answer.application = application
@@ -320,5 +320,6 @@ def predict_async(ApplicationCore application, x, *, context=None, deadline=None
     return answer
 
 
-async def ask_later(ApplicationCore application, x, context, deadline):
-    return await predict_async(application, x, context=context, deadline=deadline)
+async def ask_later(ApplicationCore application, x, context, deadline, priority):
+    return await predict_async(application, x, context=context, deadline=deadline,
+                               priority=priority)

@@ -1,5 +1,5 @@
 # What the boundary sees of csrc/. Declarations only, in the order of the layers.
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
 from libcpp.memory cimport shared_ptr, unique_ptr
 from libcpp.string cimport string
@@ -7,6 +7,7 @@ from libcpp.vector cimport vector
 
 ctypedef int64_t Nanos
 ctypedef uint8_t Lane
+ctypedef int8_t Priority
 
 cdef enum:
     kMaxColumns = 32
@@ -114,6 +115,11 @@ cdef extern from "queue/mailbox.h" namespace "clipper" nogil:
         void set_awake(cbool awake) noexcept
         int fd() noexcept
         void clear_signal() noexcept
+
+
+cdef extern from "queue/waiting_rows.h" namespace "clipper" nogil:
+    const Priority kLeastPriority
+    const Priority kMostPriority
 
 
 cdef extern from "batching/controller.h" namespace "clipper" nogil:
@@ -264,6 +270,7 @@ cdef extern from "serving/model.h" namespace "clipper" nogil:
 cdef extern from "serving/application.h" namespace "clipper" nogil:
     cdef cppclass Application:
         Nanos slo_ns
+        Priority priority
         Nanos inline_limit_ns() noexcept
         AtomicCount rows_by_cause[8]
         AtomicCount rows_in_time
@@ -283,6 +290,7 @@ cdef extern from "serving/engine.h" namespace "clipper" nogil:
         Nanos arrived_ns
         uint64_t context
         cbool has_context
+        Priority priority
         cbool will_lead
         cbool may_lead
         cbool attended
@@ -320,7 +328,8 @@ cdef extern from "serving/engine.h" namespace "clipper" nogil:
         Model& add_model(string name) except +
         Deployment& add_deployment(DeploymentOptions options) except +
         Application& add_application(string name, vector[Model*] models, unique_ptr[Policy] policy,
-                                     Nanos slo_ns, float min_confidence) except +
+                                     Nanos slo_ns, float min_confidence,
+                                     Priority priority) except +
         Query* submit(Application& application, const ColumnRows* columns, uint32_t count,
                       const Asking& asking, Refusal& refusal) noexcept
         Batch* lead(Query& query, Nanos now_ns, Nanos run_limit_ns) except +
