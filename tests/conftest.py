@@ -1,13 +1,1 @@
-"""Fixtures that most tests share."""
-
-from collections.abc import Iterator
-
-import pytest
-
-import clipper
-
-
-@pytest.fixture
-def engine() -> Iterator[clipper.Engine]:
-    with clipper.Engine() as made:
-        yield made
+"""Nothing of its own: the fixture ``engine`` is that of the plugin which comes with clipper."""

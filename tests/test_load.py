@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,12 +12,6 @@ import clipper
 from clipper import load
 
 ROWS = np.arange(64, dtype=np.float32).reshape(16, 4)
-
-
-@pytest.fixture
-def engine() -> Iterator[clipper.Engine]:
-    with clipper.Engine() as made:
-        yield made
 
 
 def deploy_sum(engine: clipper.Engine, **options: Any) -> clipper.Model:

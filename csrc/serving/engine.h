@@ -157,6 +157,9 @@ class Engine {
   /// Whether this process is a fork of the one that made the engine.
   [[nodiscard]] bool is_forked() const noexcept;
 
+  /// Queries that have not ended. Looks at every slot that was ever used.
+  [[nodiscard]] std::uint32_t open_queries() noexcept;
+
   [[nodiscard]] const Clock& clock() const noexcept { return clock_; }
   [[nodiscard]] QueryTable& queries() noexcept { return queries_; }
   [[nodiscard]] Reserve& reserve() noexcept { return reserve_; }

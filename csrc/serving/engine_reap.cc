@@ -64,6 +64,15 @@ void Engine::close() noexcept {
   wake_reaper();
 }
 
+std::uint32_t Engine::open_queries() noexcept {
+  const std::uint32_t slots = queries_.slots();
+  std::uint32_t open = 0;
+  for (std::uint32_t slot = 0; slot < slots; ++slot) {
+    if (Query::is_open(queries_.at(slot).phase.load(std::memory_order_relaxed))) ++open;
+  }
+  return open;
+}
+
 bool Engine::is_forked() const noexcept { return fork_epoch() != fork_epoch_; }
 
 }  // namespace clipper

@@ -329,6 +329,7 @@ class Engine:
         with self._lock:
             return {
                 "closed": self._core.is_closed,
+                "open_queries": self._core.open_queries,
                 "answers_lost": self._core.answers_lost,
                 "models": {name: model.describe() for name, model in self._models.items()},
                 "applications": {

@@ -85,10 +85,14 @@ cdef extern from "base/output_layout.h" namespace "clipper" nogil:
 
 cdef extern from "base/histogram.h" namespace "clipper" nogil:
     cdef cppclass HistogramSnapshot:
+        @staticmethod
+        Nanos upper_bound(size_t bucket) noexcept
         uint64_t count() noexcept
+        uint64_t count_of(size_t bucket) noexcept
         Nanos quantile_ns(double p) noexcept
         double mean_ns() noexcept
         Nanos max_ns() noexcept
+    const size_t kHistogramBuckets "clipper::HistogramSnapshot::kBuckets"
     cdef cppclass Histogram:
         HistogramSnapshot snapshot() noexcept
 
@@ -352,6 +356,7 @@ cdef extern from "serving/engine.h" namespace "clipper" nogil:
         void close() noexcept
         cbool is_closed() noexcept
         cbool is_forked() noexcept
+        uint32_t open_queries() noexcept
         Reserve& reserve() noexcept
         AtomicCount answers_lost
 
