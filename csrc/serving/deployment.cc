@@ -114,7 +114,7 @@ bool Deployment::admits(Nanos now_ns, std::uint32_t rows, Nanos answer_by_ns, La
     if (!controller.is_warm()) return true;
     // Its own rows are drained with those ahead: counted by themselves, they would pay the fixed
     // cost of a batch that they will share.
-    const Nanos done_ns = saturating_add(replica->free_at_ns(now_ns),
+    const Nanos done_ns = saturating_add(replica->expected_free_at_ns(now_ns),
                                          controller.drain_ns(ahead + rows, answer_by_ns - now_ns));
     if (done_ns <= answer_by_ns) return true;
     // A replica that does nothing is never locked out by a bound alone: its controller may probe.

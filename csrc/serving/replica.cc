@@ -45,7 +45,13 @@ void Replica::start(Batch& batch) noexcept {
   batch.in_flight = true;
   const Nanos begins_ns = free_at_ns(batch.start_ns);
   add(in_flight_, 1u);
+  predict_end(batch, begins_ns);
+}
+
+void Replica::predict_end(const Batch& batch, Nanos begins_ns) noexcept {
+  const Nanos expected_ns = controllers_[batch.lane]->drain_ns(batch.rows, kNever);
   predicted_end_ns_.store(begins_ns + batch.bound_ns, std::memory_order_relaxed);
+  expected_end_ns_.store(saturating_add(begins_ns, expected_ns), std::memory_order_relaxed);
 }
 
 void Replica::end(Batch& batch, Nanos now_ns, bool failed) noexcept {
@@ -63,13 +69,18 @@ void Replica::end(Batch& batch, Nanos now_ns, bool failed) noexcept {
   for (Batch& other : batches_) {
     if (!other.in_flight) continue;
     other.start_ns = std::max(other.start_ns, now_ns);
-    predicted_end_ns_.store(other.start_ns + other.bound_ns, std::memory_order_relaxed);
+    predict_end(other, other.start_ns);
   }
 }
 
 Nanos Replica::free_at_ns(Nanos now_ns) const noexcept {
   if (in_flight_.load(std::memory_order_relaxed) == 0) return now_ns;
   return std::max(now_ns, predicted_end_ns_.load(std::memory_order_relaxed));
+}
+
+Nanos Replica::expected_free_at_ns(Nanos now_ns) const noexcept {
+  if (in_flight_.load(std::memory_order_relaxed) == 0) return now_ns;
+  return std::max(now_ns, expected_end_ns_.load(std::memory_order_relaxed));
 }
 
 bool Replica::wait_for_work(const Clock& clock, Nanos until_ns,

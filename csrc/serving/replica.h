@@ -46,6 +46,8 @@ class Replica {
 
   /// When a batch that is bound now would start: now, or when those in flight should be done.
   [[nodiscard]] Nanos free_at_ns(Nanos now_ns) const noexcept;
+  /// The same by what is expected, not by what nearly always holds.
+  [[nodiscard]] Nanos expected_free_at_ns(Nanos now_ns) const noexcept;
 
   /// Parks the replica's own thread until rows wait that nobody drives, `until_ns`, or stop().
   /// After a deferral (`seen_arrivals` given) only rows newer than those count. False: stopped.
@@ -82,6 +84,8 @@ class Replica {
   void* owner = nullptr;
 
  private:
+  void predict_end(const Batch& batch, Nanos begins_ns) noexcept;
+
   // The states of the replica's thread, in its futex word.
   static constexpr std::uint32_t kAwake = 0;
   static constexpr std::uint32_t kAsleep = 1;
@@ -100,6 +104,7 @@ class Replica {
   std::array<Batch, kMostInFlight> batches_;
   std::atomic<std::uint32_t> in_flight_{0};
   std::atomic<Nanos> predicted_end_ns_{0};
+  std::atomic<Nanos> expected_end_ns_{0};
   alignas(64) std::atomic<bool> driven_{false};
   alignas(64) std::atomic<std::uint32_t> asleep_{kAwake};  // futex word of the replica's thread
   std::atomic<bool> stop_{false};
