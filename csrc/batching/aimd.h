@@ -3,7 +3,8 @@
 // "Clipper: A Low-Latency Online Prediction Serving System", NSDI 2017, section 4.3.1.
 //
 // It judges the run alone, as published: time spent in the queue is not its concern. One slow run
-// costs a tenth of the size and no more.
+// costs a tenth of the size and no more. Where it takes another's place it starts from the size
+// that is known to keep the objective, not from 1.
 //
 // Thread safety: as Controller; the size is a relaxed atomic so that bounds can be read anywhere.
 // Invariants: 1 <= batch size <= max_batch.
@@ -12,6 +13,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <memory>
+#include <utility>
 
 #include "batching/batches.h"
 #include "batching/controller.h"
@@ -26,13 +29,20 @@ struct AimdOptions {
 
 class AimdController final : public Controller {
  public:
-  explicit AimdController(AimdOptions options = {}) noexcept
-      : max_batch_(std::max(options.max_batch, 1U)),
+  explicit AimdController(AimdOptions options = {}, std::shared_ptr<LatencyModel> known = nullptr)
+      : Controller(std::move(known)),
+        max_batch_(std::max(options.max_batch, 1U)),
         fixed_slo_ns_(std::max<Nanos>(options.slo_ns, 0)),
-        slo_ns_(fixed_slo_ns_ > 0 ? fixed_slo_ns_ : kNever) {}
+        slo_ns_(fixed_slo_ns_ > 0 ? fixed_slo_ns_ : kNever) {
+    if (takes_over_) start_from_known();
+  }
 
   [[nodiscard]] Decision decide(const Situation& situation) noexcept override {
     slo_ns_ = fixed_slo_ns_ > 0 ? fixed_slo_ns_ : objective_ns(situation);
+    if (is_new_) {
+      is_new_ = false;
+      if (takes_over_) start_from_known();
+    }
     return run_rows(std::min(situation.waiting_rows, size()));
   }
 
@@ -63,8 +73,15 @@ class AimdController final : public Controller {
     return size_.load(std::memory_order_relaxed);
   }
 
+  [[nodiscard]] Nanos objective_of_runs_ns() const noexcept {
+    return slo_ns_ == kNever ? kBestEffortRun : slo_ns_;
+  }
+  void start_from_known() noexcept {
+    size_.store(std::min(rows_known_within(latency_, objective_of_runs_ns()), max_batch_),
+                std::memory_order_relaxed);
+  }
   void adapt(std::uint32_t rows, Nanos took_ns) noexcept {
-    const Nanos slo_ns = slo_ns_ == kNever ? kBestEffortRun : slo_ns_;
+    const Nanos slo_ns = objective_of_runs_ns();
     const std::uint32_t now = size();
     std::uint32_t next = now;
     if (took_ns > slo_ns) {
@@ -79,7 +96,7 @@ class AimdController final : public Controller {
   const Nanos fixed_slo_ns_;
   Nanos slo_ns_;  // of the rows decided on last
   std::atomic<std::uint32_t> size_{1};
-  LatencyModel latency_;
+  bool is_new_ = true;  // has decided nothing yet
 };
 
 }  // namespace clipper

@@ -41,6 +41,12 @@ inline void learn_from(const Run& run, LatencyModel& latency) noexcept {
     latency.observe(run.rows, time_between(run.start_ns, run.end_ns));
 }
 
+/// The most rows that have run and whose bound keeps `limit_ns`; at least 1.
+[[nodiscard]] inline std::uint32_t rows_known_within(const LatencyModel& latency,
+                                                     Nanos limit_ns) noexcept {
+  return std::max(std::min(latency.rows_within(limit_ns), latency.largest_rows()), 1U);
+}
+
 /// Expected time for `rows` rows in full batches of `limit` and one for the rest.
 [[nodiscard]] inline Nanos drain_in_batches(const LatencyModel& latency, std::uint32_t rows,
                                             std::uint32_t limit) noexcept {

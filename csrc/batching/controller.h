@@ -2,12 +2,16 @@
 //
 // A controller belongs to one replica. It is pure: no threads, no clock, no logging; time comes
 // with the situation. decide() and observe() are called by whoever drives the replica, one at a
-// time; the bounds (run_bound_ns, drain_ns) may be read from any thread.
+// time; the bounds (run_bound_ns, drain_ns) may be read from any thread. What batches take is
+// learned in a latency model that a controller can hand on to the one that takes its place.
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <utility>
 
 #include "base/clock.h"
+#include "batching/latency_model.h"
 
 namespace clipper {
 
@@ -47,7 +51,14 @@ struct Run {
 
 class Controller {
  public:
+  /// `known`: what its predecessor has learned; nullptr: it learns from the start.
+  explicit Controller(std::shared_ptr<LatencyModel> known = nullptr)
+      : known_(known ? std::move(known) : std::make_shared<LatencyModel>()),
+        latency_(*known_),
+        takes_over_(latency_.is_warm()) {}
   virtual ~Controller() = default;
+  Controller(const Controller&) = delete;
+  Controller& operator=(const Controller&) = delete;
 
   /// REQUIRES: situation.waiting_rows >= 1, and the head has not expired.
   [[nodiscard]] virtual Decision decide(const Situation& situation) noexcept = 0;
@@ -66,6 +77,18 @@ class Controller {
 
   /// Whether admission may trust the bounds: enough has been seen.
   [[nodiscard]] virtual bool is_warm() const noexcept = 0;
+
+  /// For whoever takes its place. Only one of those that share it may observe() from then on.
+  [[nodiscard]] const std::shared_ptr<LatencyModel>& shared_latency() const noexcept {
+    return known_;
+  }
+
+ private:
+  const std::shared_ptr<LatencyModel> known_;
+
+ protected:
+  LatencyModel& latency_;
+  const bool takes_over_;  // from one that had seen enough
 };
 
 }  // namespace clipper

@@ -1,6 +1,7 @@
 #include "batching/deadline.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "batching/batches.h"
 
@@ -22,8 +23,9 @@ struct DeadlineController::Plan {
   std::uint32_t fits = 1;    // rows whose batch keeps the deadline of the head; fits < wanted
 };
 
-DeadlineController::DeadlineController(DeadlineOptions options)
-    : max_batch_(std::clamp(options.max_batch, 1U, row_buckets::kLargestRows)),
+DeadlineController::DeadlineController(DeadlineOptions options, std::shared_ptr<LatencyModel> known)
+    : Controller(std::move(known)),
+      max_batch_(std::clamp(options.max_batch, 1U, row_buckets::kLargestRows)),
       delay_ns_(std::max<Nanos>(options.delay_ns, 0)) {}
 
 void DeadlineController::observe(const Run& run) noexcept {

@@ -20,6 +20,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 #include "batching/controller.h"
 #include "batching/latency_model.h"
@@ -35,7 +36,8 @@ struct DeadlineOptions {
 
 class DeadlineController final : public Controller {
  public:
-  explicit DeadlineController(DeadlineOptions options = {});
+  explicit DeadlineController(DeadlineOptions options = {},
+                              std::shared_ptr<LatencyModel> known = nullptr);
 
   [[nodiscard]] Decision decide(const Situation& situation) noexcept override;
   void observe(const Run& run) noexcept override;
@@ -65,7 +67,6 @@ class DeadlineController final : public Controller {
 
   const std::uint32_t max_batch_;
   const Nanos delay_ns_;
-  LatencyModel latency_;
   Nanos last_run_ns_ = -kNever;  // end of the last run, or when a probe was sent
   std::uint32_t last_run_rows_ = 0;
   Nanos longest_slo_ns_ = 0;        // of the heads seen lately

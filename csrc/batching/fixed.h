@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
+#include <utility>
 
 #include "batching/batches.h"
 #include "batching/controller.h"
@@ -14,7 +16,8 @@ namespace clipper {
 
 class FixedController final : public Controller {
  public:
-  explicit FixedController(std::uint32_t rows) noexcept : rows_(std::max(rows, 1U)) {}
+  explicit FixedController(std::uint32_t rows, std::shared_ptr<LatencyModel> known = nullptr)
+      : Controller(std::move(known)), rows_(std::max(rows, 1U)) {}
 
   [[nodiscard]] Decision decide(const Situation& situation) noexcept override {
     return run_rows(std::min(situation.waiting_rows, rows_));
@@ -38,7 +41,6 @@ class FixedController final : public Controller {
 
  private:
   const std::uint32_t rows_;
-  LatencyModel latency_;
 };
 
 }  // namespace clipper

@@ -61,6 +61,11 @@ class LatencyModel {
     return knows_slope_.load(std::memory_order_relaxed);
   }
 
+  /// The largest batch that ever ran.
+  [[nodiscard]] std::uint32_t largest_rows() const noexcept {
+    return largest_rows_.load(std::memory_order_relaxed);
+  }
+
   [[nodiscard]] std::uint64_t runs() const noexcept {
     return runs_.load(std::memory_order_relaxed);
   }

@@ -1,6 +1,7 @@
 #include "batching/quantile.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "batching/batches.h"
 
@@ -13,10 +14,13 @@ constexpr Nanos kSuspect = 2;  // this many times over its bound a run looks pre
 
 }  // namespace
 
-QuantileController::QuantileController(QuantileOptions options)
-    : max_batch_(std::max(options.max_batch, 1U)),
+QuantileController::QuantileController(QuantileOptions options, std::shared_ptr<LatencyModel> known)
+    : Controller(std::move(known)),
+      max_batch_(std::max(options.max_batch, 1U)),
       fixed_slo_ns_(std::max<Nanos>(options.slo_ns, 0)),
-      slo_ns_(fixed_slo_ns_ > 0 ? fixed_slo_ns_ : kNever) {}
+      slo_ns_(fixed_slo_ns_ > 0 ? fixed_slo_ns_ : kNever) {
+  choose_size();
+}
 
 Decision QuantileController::decide(const Situation& situation) noexcept {
   const Nanos slo_ns = fixed_slo_ns_ > 0 ? fixed_slo_ns_ : objective_ns(situation);
@@ -38,8 +42,13 @@ void QuantileController::observe(const Run& run) noexcept {
 }
 
 void QuantileController::choose_size() noexcept {
-  if (line_.empty()) return;
-  const auto slo_ns = static_cast<double>(slo_ns_ == kNever ? kBestEffortRun : slo_ns_);
+  const Nanos objective_ns = slo_ns_ == kNever ? kBestEffortRun : slo_ns_;
+  if (line_.empty()) {  // it starts from what its predecessor knew, if it had one
+    const std::uint32_t rows = takes_over_ ? rows_known_within(latency_, objective_ns) : 1;
+    size_.store(std::min(rows, max_batch_), std::memory_order_relaxed);
+    return;
+  }
+  const auto slo_ns = static_cast<double>(objective_ns);
   const double most =
       std::min<double>(static_cast<double>(line_.largest_rows()) * kGrowth, max_batch_);
   const double left_ns = slo_ns - line_.beta();

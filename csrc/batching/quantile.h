@@ -14,6 +14,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 
 #include "batching/controller.h"
 #include "batching/latency_model.h"
@@ -28,7 +29,8 @@ struct QuantileOptions {
 
 class QuantileController final : public Controller {
  public:
-  explicit QuantileController(QuantileOptions options = {});
+  explicit QuantileController(QuantileOptions options = {},
+                              std::shared_ptr<LatencyModel> known = nullptr);
 
   [[nodiscard]] Decision decide(const Situation& situation) noexcept override;
   void observe(const Run& run) noexcept override;
@@ -48,7 +50,6 @@ class QuantileController final : public Controller {
   Nanos slo_ns_;  // of the rows decided on last
   std::atomic<std::uint32_t> size_{1};
   QuantileLine line_;
-  LatencyModel latency_;
 };
 
 }  // namespace clipper

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <new>
 #include <span>
 #include <string>
 
@@ -46,8 +47,10 @@ Deployment::Deployment(DeploymentOptions options, QueryTable& queries)
       staging_(std::make_shared<RowBlocks>(options_.input, options_.row_budget_bytes,
                                            options_.max_batch)),
       block_rows_(blocks_->block_rows()),
-      max_batch_(staging_->is_ragged() ? options_.max_batch
-                                       : std::min(options_.max_batch, staging_->block_rows())),
+      most_batch_rows_(staging_->is_ragged() ? std::numeric_limits<std::uint32_t>::max()
+                                             : staging_->block_rows()),
+      max_batch_(std::clamp(options_.max_batch, 1U, most_batch_rows_)),
+      max_queue_(options_.max_queue),
       queue_(std::make_unique<RequestQueue<WaitingRows>>(options_.max_queue)),
       windows_(checked_edges(options_).size() + 1) {}
 
@@ -124,8 +127,8 @@ bool Deployment::admits(Nanos now_ns, std::uint32_t rows, Nanos answer_by_ns, La
 }
 
 bool Deployment::push(const WaitingRows& entry) noexcept {
-  if (waiting_requests_.fetch_add(1, std::memory_order_relaxed) >= options_.max_queue ||
-      !queue_->try_push(entry)) {
+  if (waiting_requests_.fetch_add(1, std::memory_order_relaxed) >= max_queue() ||
+      (!queue_->try_push(entry) && !push_after_draining(entry))) {
     waiting_requests_.fetch_sub(1, std::memory_order_relaxed);
     return false;
   }
@@ -176,7 +179,7 @@ Batch* Deployment::claim(Replica& replica, Nanos now_ns, Nanos run_limit_ns,
       passed_over[lane] = true;
       continue;
     }
-    std::uint32_t rows = std::clamp(decision.rows, 1u, std::min(max_batch_, window->rank_rows()));
+    std::uint32_t rows = std::clamp(decision.rows, 1u, std::min(max_batch(), window->rank_rows()));
     if (window->has_several_ranks()) {
       rows = rows_among_ranks(*window, replica, now_ns, rows, dropped);
     }
@@ -208,6 +211,18 @@ Window* Deployment::most_urgent(const std::array<bool, kMaxLanes>& passed_over) 
     }
   }
   return found;
+}
+
+// More may wait than the queue was made for: what it holds moves on into the window.
+bool Deployment::push_after_draining(const WaitingRows& entry) noexcept {
+  if (max_queue() <= queue_->capacity()) return false;
+  try {
+    const std::scoped_lock lock(window_mutex_);
+    drain_queue();
+  } catch (const std::bad_alloc&) {
+    return false;
+  }
+  return queue_->try_push(entry);
 }
 
 void Deployment::drain_queue() {

@@ -35,9 +35,9 @@ struct DeploymentOptions {
   RowSpec output;
   /// Rows whose first ragged input is at most so long form batches of their own; ascending.
   std::vector<std::int64_t> lane_edges;
-  std::uint32_t max_queue = 16384;                        ///< requests that may wait
+  std::uint32_t max_queue = 16384;                        ///< requests that may wait, at first
   std::size_t row_budget_bytes = std::size_t{256} << 20;  ///< memory for waiting rows
-  std::uint32_t max_batch = 4096;
+  std::uint32_t max_batch = 4096;                         ///< at first
   std::uint32_t most_in_flight = 1;
   bool caller_runs = true;
 };
@@ -86,6 +86,22 @@ class Deployment {
                              std::vector<DroppedRows>& dropped, Nanos& retry_at_ns);
   /// Takes everything off the queue and the window. REQUIRES: closed.
   void take_all(std::vector<DroppedRows>& dropped, Cause cause);
+
+  /// How many requests may wait from now on. Those that wait already stay.
+  void set_max_queue(std::uint32_t requests) noexcept {
+    max_queue_.store(std::max(requests, 1U), std::memory_order_relaxed);
+  }
+  [[nodiscard]] std::uint32_t max_queue() const noexcept {
+    return max_queue_.load(std::memory_order_relaxed);
+  }
+  /// The most rows of a batch from now on; more than most_batch_rows() cannot be.
+  void set_max_batch(std::uint32_t rows) noexcept {
+    max_batch_.store(std::clamp(rows, 1U, most_batch_rows_), std::memory_order_relaxed);
+  }
+  [[nodiscard]] std::uint32_t max_batch() const noexcept {
+    return max_batch_.load(std::memory_order_relaxed);
+  }
+  [[nodiscard]] std::uint32_t most_batch_rows() const noexcept { return most_batch_rows_; }
 
   /// A request of this deployment was withdrawn: its rows are dead where they wait.
   void note_dead() noexcept { dead_.fetch_add(1, std::memory_order_relaxed); }
@@ -152,6 +168,7 @@ class Deployment {
   [[nodiscard]] std::uint32_t rows_among_ranks(Window& window, Replica& replica, Nanos now_ns,
                                                std::uint32_t rows,
                                                std::vector<DroppedRows>& dropped);
+  [[nodiscard]] bool push_after_draining(const WaitingRows& entry) noexcept;
   void drain_queue();
   void bury_the_dead();
   void bury(const WaitingRows& entry) noexcept;
@@ -173,7 +190,9 @@ class Deployment {
   std::shared_ptr<RowBlocks> blocks_;
   std::shared_ptr<RowBlocks> staging_;  // for batches that are not one run
   const std::uint32_t block_rows_;
-  const std::uint32_t max_batch_;
+  const std::uint32_t most_batch_rows_;  // for which there is memory, should they be scattered
+  std::atomic<std::uint32_t> max_batch_;
+  std::atomic<std::uint32_t> max_queue_;
   std::unique_ptr<RequestQueue<WaitingRows>> queue_;
   std::vector<std::unique_ptr<Replica>> replicas_;
 

@@ -53,7 +53,7 @@ std::uint32_t Deployment::rows_among_ranks(Window& window, Replica& replica, Nan
   const WaitingRows& own = window.head();
   const Nanos slo_ns = own.deadline_ns == kNever ? kNever : own.deadline_ns - own.arrived_ns;
   const std::uint32_t most =
-      std::clamp(controller.batch_limit(slo_ns == kNever ? kNever : slo_ns / 2), 1U, max_batch_);
+      std::clamp(controller.batch_limit(slo_ns == kNever ? kNever : slo_ns / 2), 1U, max_batch());
   if (!window.is_most_urgent_chosen()) rows = std::min(rows, most);
   if (rows < window.rank_rows() || !controller.is_warm()) return rows;
   Nanos due_ns = own.deadline_ns;

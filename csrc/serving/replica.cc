@@ -1,6 +1,7 @@
 #include "serving/replica.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/parker.h"
 #include "serving/deployment.h"
@@ -26,11 +27,27 @@ Replica::Replica(Deployment& deployment, std::vector<std::unique_ptr<Controller>
       controllers_(std::move(controllers)),
       most_in_flight_(std::clamp(most_in_flight, 1u, kMostInFlight)) {
   for (Batch& batch : batches_) batch.replica = this;
+  for (std::size_t lane = 0; lane < controllers_.size(); ++lane) {
+    current_[lane].store(controllers_[lane].get(), std::memory_order_relaxed);
+  }
+}
+
+void Replica::set_controller(Lane lane, std::unique_ptr<Controller> controller) {
+  {
+    const std::scoped_lock lock(set_mutex_);
+    controllers_.push_back(std::move(controller));
+    current_[lane].store(controllers_.back().get(), std::memory_order_release);
+  }
+  // The one before may have put something off that this one would not.
+  has_new_controller_.store(true, std::memory_order_seq_cst);
+  wake_thread(false);
 }
 
 bool Replica::is_warm() const noexcept {
-  return std::any_of(controllers_.begin(), controllers_.end(),
-                     [](const auto& controller) { return controller->is_warm(); });
+  return std::any_of(current_.begin(), current_.end(), [](const auto& current) {
+    const Controller* controller = current.load(std::memory_order_acquire);
+    return controller != nullptr && controller->is_warm();
+  });
 }
 
 Batch* Replica::free_batch() noexcept {
@@ -56,7 +73,7 @@ void Replica::predict_end(const Batch& batch, Nanos begins_ns) noexcept {
 
 void Replica::end(Batch& batch, Nanos now_ns, bool failed) noexcept {
   // With two in flight the second starts when the first ends, not when it was bound.
-  controllers_[batch.lane]->observe({batch.rows, batch.start_ns, now_ns, failed});
+  controller(batch.lane).observe({batch.rows, batch.start_ns, now_ns, failed});
   add(batches_run, std::uint64_t{1});
   add(rows_run, std::uint64_t{batch.rows});
   if (batch.was_gathered()) add(batches_gathered, std::uint64_t{1});
@@ -90,8 +107,9 @@ bool Replica::wait_for_work(const Clock& clock, Nanos until_ns,
     // Announce the sleep before the last look: wake_thread() reads the word after its rows are
     // pushed.
     asleep_.store(kAsleep, std::memory_order_seq_cst);
-    const bool has_work = seen_arrivals != nullptr ? deployment_.arrived_rows() != *seen_arrivals
-                                                   : has_undriven_rows();
+    const bool has_work = has_new_controller_.exchange(false, std::memory_order_seq_cst) ||
+                          (seen_arrivals != nullptr ? deployment_.arrived_rows() != *seen_arrivals
+                                                    : has_undriven_rows());
     const bool stopped = is_stopped();
     if (stopped || has_work || clock.now_ns() >= until_ns) {
       asleep_.store(kAwake, std::memory_order_relaxed);

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "base/clock.h"
@@ -64,10 +65,15 @@ class Replica {
   [[nodiscard]] bool is_stopped() const noexcept { return stop_.load(std::memory_order_acquire); }
 
   [[nodiscard]] Deployment& deployment() noexcept { return deployment_; }
-  [[nodiscard]] Controller& controller(Lane lane = 0) noexcept { return *controllers_[lane]; }
-  [[nodiscard]] const Controller& controller(Lane lane = 0) const noexcept {
-    return *controllers_[lane];
+  [[nodiscard]] Controller& controller(Lane lane = 0) noexcept {
+    return *current_[lane].load(std::memory_order_acquire);
   }
+  [[nodiscard]] const Controller& controller(Lane lane = 0) const noexcept {
+    return *current_[lane].load(std::memory_order_acquire);
+  }
+  /// Lets another controller decide from now on, whatever runs. It should share the latency model
+  /// of the one before, which lives on for whoever reads it, as long as the replica.
+  void set_controller(Lane lane, std::unique_ptr<Controller> controller);
   /// Whether its batches of some lane have shown what they take.
   [[nodiscard]] bool is_warm() const noexcept;
 
@@ -99,7 +105,9 @@ class Replica {
   }
 
   Deployment& deployment_;
-  const std::vector<std::unique_ptr<Controller>> controllers_;
+  std::array<std::atomic<Controller*>, kMaxLanes> current_{};  // nullptr: no such lane
+  std::mutex set_mutex_;                                       // guards what follows
+  std::vector<std::unique_ptr<Controller>> controllers_;       // all there ever were
   const std::uint32_t most_in_flight_;
   std::array<Batch, kMostInFlight> batches_;
   std::atomic<std::uint32_t> in_flight_{0};
@@ -108,7 +116,8 @@ class Replica {
   alignas(64) std::atomic<bool> driven_{false};
   alignas(64) std::atomic<std::uint32_t> asleep_{kAwake};  // futex word of the replica's thread
   std::atomic<bool> stop_{false};
-  std::atomic<std::uint32_t> patience_{0};  // written by the replica's thread alone
+  std::atomic<bool> has_new_controller_{false};  // what was deferred may be due now
+  std::atomic<std::uint32_t> patience_{0};       // written by the replica's thread alone
 };
 
 }  // namespace clipper

@@ -6,6 +6,16 @@ from typing import Any
 _MOST_ROWS = 65_536
 
 
+_MOST_WAITING = 1 << 24
+
+
+def check_max_queue(requests: int) -> int:
+    """Return the bound, or raise with what to give instead."""
+    if not isinstance(requests, int) or not 1 <= requests <= _MOST_WAITING:
+        raise ValueError(f"max_queue is {requests!r}: give an integer from 1 to {_MOST_WAITING}")
+    return requests
+
+
 def _check_rows(rows: int, what: str) -> None:
     if not isinstance(rows, int) or not 1 <= rows <= _MOST_ROWS:
         raise ValueError(f"{what} is {rows!r}: give an integer from 1 to {_MOST_ROWS}")

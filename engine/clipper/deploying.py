@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from ._core.application import check_priority
 from ._core.rows import RowSpec
 from ._core.serving import DeploymentCore, EngineCore
-from .batching import Strategy, largest_batch
+from .batching import Strategy, check_max_queue, largest_batch
 from .errors import AlreadyExistsError, DeployError
 from .model import Deployment, Model
 from .model_protocol import ModelAdapter, Runner
@@ -90,7 +90,8 @@ class DeployRequest:
             length_buckets=_buckets(adapter, length_buckets, takes),
             slo=_positive(slo, "slo"), priority=check_priority(priority),
             replicas=replicas, device=device, batching=batching,
-            max_queue=_count(max_queue, "max_queue", _DEFAULT_MAX_QUEUE), memory=to_bytes(memory),
+            max_queue=_DEFAULT_MAX_QUEUE if max_queue is None else check_max_queue(max_queue),
+            memory=to_bytes(memory),
             example=example, caller_runs=caller_runs,
             ready_timeout=_positive(ready_timeout, "ready_timeout") or 0.0,
         )  # fmt: skip
@@ -127,7 +128,8 @@ def deploy(core: EngineCore, request: DeployRequest, existing: Model | None) -> 
         if isinstance(error, DeployError):
             raise DeployError(f"cannot deploy {request.name!r}: {error}") from error.__cause__
         raise
-    return Deployment(made, threads, request.batching, request.device, time.time())
+    largest = largest_batch(request.batching)
+    return Deployment(made, threads, request.batching, request.device, time.time(), largest)
 
 
 def _make_core(
@@ -232,11 +234,3 @@ def _positive(value: float | None, what: str) -> float | None:
     if not isinstance(value, (int, float)) or not 0.0 < value < 1e9:
         raise ValueError(f"{what} is {value!r}: give seconds above 0, such as 0.02 for 20 ms")
     return float(value)
-
-
-def _count(value: int | None, what: str, default: int) -> int:
-    if value is None:
-        return default
-    if not isinstance(value, int) or not 1 <= value <= 1 << 24:
-        raise ValueError(f"{what} is {value!r}: give an integer from 1 to {1 << 24}")
-    return value

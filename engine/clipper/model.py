@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ._core.application import ModelCore
 from ._core.serving import DeploymentCore
 from .application import Application
-from .batching import Strategy
+from .batching import Strategy, check_max_queue, largest_batch, to_strategy
 from .errors import Cause, ClipperError
 from .replica_thread import ReplicaThread
 
@@ -27,6 +27,7 @@ class Deployment:
     batching: Strategy
     device: str
     deployed_at: float  # wall clock, to show
+    deployed_max_batch: int  # rows
 
     @property
     def single_row_seconds(self) -> float | None:
@@ -110,6 +111,70 @@ class Model(Application):
             raise ValueError(f"rows is {rows}: give 1 or more")
         runners = [] if self._current is None else self._current.core.runners
         return max((runner.bound(rows) for runner in runners), default=0.0)
+
+    def set_batching(self, batching: Strategy | str) -> None:
+        """Form batches by another strategy, or the same with other limits, from the next one on.
+
+        For the version that answers now, on all its replicas, while it serves: batches that run end
+        as they are, no query is lost, and what batches take stays known. A former strategy takes up
+        to 9 KB per replica until the version is undeployed.
+
+        Parameters
+        ----------
+        batching : Fixed, Aimd, Quantile, Deadline or str
+            As for :meth:`Engine.deploy`.
+
+        Raises
+        ------
+        ValueError
+            If the strategy is unknown, or asks for larger batches than there is memory for.
+        ClipperError
+            If no version is deployed.
+        """
+        strategy = to_strategy(batching)
+        largest = largest_batch(strategy)
+        with self._lock:
+            deployment = self._serving()
+            core = deployment.core
+            most = max(core.most_batch_rows, deployment.deployed_max_batch)
+            if largest > most:
+                raise ValueError(
+                    f"{strategy!r} forms batches of up to {largest} rows, but model {self.name!r} "
+                    f"was deployed with memory for {most}: give a smaller limit, or deploy it "
+                    "again with this strategy"
+                )
+            if strategy == deployment.batching:
+                return
+            core.max_batch = largest
+            core.set_batching(strategy)
+            deployment.batching = strategy
+
+    def set_max_queue(self, max_queue: int) -> None:
+        """Change how many requests may wait; one more is refused at once.
+
+        For the version that answers now. Requests that wait already stay, even above the new bound.
+
+        Parameters
+        ----------
+        max_queue : int
+            From 1 to 16,777,216.
+
+        Raises
+        ------
+        ValueError
+            If it is something else.
+        ClipperError
+            If no version is deployed.
+        """
+        requests = check_max_queue(max_queue)
+        with self._lock:
+            self._serving().core.max_queue = requests
+
+    def _serving(self) -> Deployment:
+        self.core.check_usable()
+        if self._current is None:
+            raise ClipperError(f"model {self.name!r} is not deployed any more: deploy it first")
+        return self._current
 
     def rollback(self) -> int | str:
         """Let the version before the current one answer again; no query is lost.

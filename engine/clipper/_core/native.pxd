@@ -132,7 +132,10 @@ cdef extern from "batching/controller.h" namespace "clipper" nogil:
         Nanos start_ns
         Nanos end_ns
         cbool failed
+    cdef cppclass LatencyModel:
+        pass
     cdef cppclass Controller:
+        const shared_ptr[LatencyModel]& shared_latency() noexcept
         void observe(const Run& run) noexcept
         Nanos run_bound_ns(uint32_t rows) noexcept
         uint32_t batch_limit(Nanos slo_ns) noexcept
@@ -141,17 +144,21 @@ cdef extern from "batching/controller.h" namespace "clipper" nogil:
 
 cdef extern from "batching/fixed.h" namespace "clipper" nogil:
     cdef cppclass FixedController(Controller):
-        FixedController(uint32_t rows) except +
+        FixedController(uint32_t rows, shared_ptr[LatencyModel] known) except +
 
 
 cdef extern from "batching/aimd.h" namespace "clipper" nogil:
+    cdef cppclass AimdOptions:
+        pass
     cdef cppclass AimdController(Controller):
-        AimdController() except +
+        AimdController(AimdOptions options, shared_ptr[LatencyModel] known) except +
 
 
 cdef extern from "batching/quantile.h" namespace "clipper" nogil:
+    cdef cppclass QuantileOptions:
+        pass
     cdef cppclass QuantileController(Controller):
-        QuantileController() except +
+        QuantileController(QuantileOptions options, shared_ptr[LatencyModel] known) except +
 
 
 cdef extern from "batching/deadline.h" namespace "clipper" nogil:
@@ -159,7 +166,8 @@ cdef extern from "batching/deadline.h" namespace "clipper" nogil:
         uint32_t max_batch
         Nanos delay_ns
     cdef cppclass DeadlineController(Controller):
-        DeadlineController(DeadlineOptions options) except +
+        DeadlineController(DeadlineOptions options,
+                           shared_ptr[LatencyModel] known) except +
 
 
 cdef extern from "selection/policy.h" namespace "clipper" nogil:
@@ -225,6 +233,7 @@ cdef extern from "serving/replica.h" namespace "clipper" nogil:
         cbool is_driven() noexcept
         Deployment& deployment() noexcept
         Controller& controller(Lane lane) noexcept
+        void set_controller(Lane lane, unique_ptr[Controller] controller) except +
         cbool is_warm() noexcept
         AtomicCount batches_run
         AtomicCount rows_run
@@ -255,6 +264,11 @@ cdef extern from "serving/deployment.h" namespace "clipper" nogil:
         int64_t outstanding() noexcept
         void free_memory() except +
         void wake_a_driver() noexcept
+        void set_max_queue(uint32_t requests) noexcept
+        uint32_t max_queue() noexcept
+        void set_max_batch(uint32_t rows) noexcept
+        uint32_t max_batch() noexcept
+        uint32_t most_batch_rows() noexcept
         uint32_t waiting_rows() noexcept
         uint64_t arrived_rows() noexcept
         const DeploymentOptions& options() noexcept

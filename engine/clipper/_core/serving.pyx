@@ -155,8 +155,9 @@ cdef class DeploymentCore:
         """Add a replica whose batches `call` runs. Before serving only."""
         cdef vector[unique_ptr[native.Controller]] strategies
         cdef unique_ptr[native.Controller] strategy
+        cdef shared_ptr[native.LatencyModel] nothing_known
         for _lane in range(self.handle.lanes()):
-            strategy = make_controller(controller)
+            strategy = make_controller(controller, nothing_known)
             strategies.push_back(move(strategy))
         cdef ReplicaRunner runner = ReplicaRunner.__new__(ReplicaRunner)
         runner.deployment = self
@@ -166,6 +167,39 @@ cdef class DeploymentCore:
         runner.handle.owner = <void*>runner
         self.runners.append(runner)
         return runner
+
+    def set_batching(self, controller):
+        """Let another strategy decide from the next batch on; what batches take stays known."""
+        cdef unique_ptr[native.Controller] strategy
+        cdef native.Replica* replica
+        for runner in self.runners:
+            replica = (<ReplicaRunner>runner).handle
+            for lane in range(self.handle.lanes()):
+                strategy = make_controller(controller, replica.controller(lane).shared_latency())
+                replica.set_controller(lane, move(strategy))
+
+    @property
+    def max_queue(self):
+        """Requests that may wait."""
+        return self.handle.max_queue()
+
+    @max_queue.setter
+    def max_queue(self, requests):
+        self.handle.set_max_queue(requests)
+
+    @property
+    def max_batch(self):
+        """No batch has more rows."""
+        return self.handle.max_batch()
+
+    @max_batch.setter
+    def max_batch(self, rows):
+        self.handle.set_max_batch(rows)
+
+    @property
+    def most_batch_rows(self):
+        """What max_batch can be at most, for want of memory for more."""
+        return self.handle.most_batch_rows()
 
     cdef unsigned int note_error(self, object error) except 0:
         """Keep an error's text for the operator; the id leads predictions to it."""
@@ -207,6 +241,8 @@ cdef class DeploymentCore:
         """Counters of this deployment."""
         cdef native.Deployment* handle = self.handle
         return {
+            "max_queue": handle.max_queue(),
+            "max_batch": handle.max_batch(),
             "waiting_rows": handle.waiting_rows(),
             "outstanding_rows": handle.outstanding(),
             "arrived_rows": handle.arrived_rows(),
@@ -219,20 +255,23 @@ cdef class DeploymentCore:
         }
 
 
-cdef unique_ptr[native.Controller] make_controller(object strategy) except *:
+cdef unique_ptr[native.Controller] make_controller(
+        object strategy, shared_ptr[native.LatencyModel] known) except *:
     cdef unique_ptr[native.Controller] made
     cdef native.DeadlineOptions options
+    cdef native.AimdOptions aimd_options
+    cdef native.QuantileOptions quantile_options
     kind, value = strategy.to_core()
     if kind == "fixed":
-        made.reset(new native.FixedController(value["rows"]))
+        made.reset(new native.FixedController(value["rows"], known))
     elif kind == "aimd":
-        made.reset(new native.AimdController())
+        made.reset(new native.AimdController(aimd_options, known))
     elif kind == "quantile":
-        made.reset(new native.QuantileController())
+        made.reset(new native.QuantileController(quantile_options, known))
     elif kind == "deadline":
         options.max_batch = value["max_batch"]
         options.delay_ns = value["delay_ns"]
-        made.reset(new native.DeadlineController(options))
+        made.reset(new native.DeadlineController(options, known))
     else:
         raise ValueError(f"unknown batching strategy {kind!r}")
     return move(made)
