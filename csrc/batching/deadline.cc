@@ -8,6 +8,7 @@
 namespace clipper {
 namespace {
 
+constexpr Nanos kRememberedFor = 50;  // objectives that an objective counts after it was last seen
 constexpr Nanos kProbeEvery = 50 * kMillisecond;
 constexpr std::uint64_t kTrustedRuns = 3;            // the first run of a model is often no measure
 constexpr Nanos kBestEffortRun = 50 * kMillisecond;  // the longest batch of rows without a deadline
@@ -60,9 +61,7 @@ Decision DeadlineController::decide(const Situation& situation) noexcept {
   // Rows without a deadline can wait: the head is never dropped for a batch of those.
   const bool before_best_effort = situation.tail_deadline_ns == kNever;
   const bool urgent = is_urgent_among_peers(slo) || before_best_effort;
-  // No batch takes longer than half the shortest objective lately seen: rows of that may come while
-  // it runs. Forgotten slowly, for what comes seldom.
-  shortest_slo_ns_ = std::min(slo, saturating_add(shortest_slo_ns_, shortest_slo_ns_ / 256));
+  learn_objective(slo, situation.now_ns);
   const Nanos until = delayed_until_ns(situation, slo);
   if (until > situation.now_ns) return wait_until(until);
 
@@ -91,7 +90,7 @@ Decision DeadlineController::decide_best_effort(const Situation& situation) noex
   const Nanos until = delayed_until_ns(situation, kNever);
   if (until > situation.now_ns) return wait_until(until);
   // So short that a row with a deadline, which may come at any time, still makes it.
-  shortest_slo_ns_ = saturating_add(shortest_slo_ns_, shortest_slo_ns_ / 256);
+  learn_objective(kNever, situation.now_ns);
   const Nanos longest = std::min(kBestEffortRun, shortest_slo_ns_ / 2);
   const std::uint32_t limit = latency_.knows_slope() ? batch_limit(longest) : max_batch_;
   const std::uint32_t wanted = latency_.economical_rows(std::min(situation.waiting_rows, limit));
@@ -190,6 +189,20 @@ Nanos DeadlineController::delayed_until_ns(const Situation& situation,
   const Nanos needs =
       latency_.bound_ns(situation.waiting_rows + 1) + std::min(kTimerSlack, slo_ns / 16);
   return std::min(until, time_between(needs, situation.head_deadline_ns));
+}
+
+/// No batch takes longer than half the shortest objective lately seen: rows of that may come while
+/// it runs. One that is hardly more than a single row takes does not count: smaller batches would
+/// not save it.
+void DeadlineController::learn_objective(Nanos slo_ns, Nanos now_ns) noexcept {
+  const bool is_servable = latency_.bound_ns(1) <= slo_ns / 2;
+  const bool is_forgotten =
+      shortest_slo_ns_ < kNever / kRememberedFor &&
+      time_between(shortest_seen_ns_, now_ns) > kRememberedFor * shortest_slo_ns_;
+  if (is_forgotten) shortest_slo_ns_ = kNever;
+  if (!is_servable || slo_ns > shortest_slo_ns_) return;
+  shortest_slo_ns_ = slo_ns;
+  shortest_seen_ns_ = now_ns;
 }
 
 /// Whether the rows behind the head probably have longer objectives. Then its early deadline says

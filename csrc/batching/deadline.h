@@ -63,6 +63,7 @@ class DeadlineController final : public Controller {
   [[nodiscard]] Nanos pause_for_a_burst_ns(const Situation& situation, Nanos slo_ns) const noexcept;
   [[nodiscard]] Nanos delayed_until_ns(const Situation& situation, Nanos slo_ns) const noexcept;
   [[nodiscard]] bool is_urgent_among_peers(Nanos slo_ns) noexcept;
+  void learn_objective(Nanos slo_ns, Nanos now_ns) noexcept;
   [[nodiscard]] std::uint32_t rows_in_half(Nanos slo_ns) const noexcept;
 
   const std::uint32_t max_batch_;
@@ -71,6 +72,7 @@ class DeadlineController final : public Controller {
   std::uint32_t last_run_rows_ = 0;
   Nanos longest_slo_ns_ = 0;        // of the heads seen lately
   Nanos shortest_slo_ns_ = kNever;  // of the same
+  Nanos shortest_seen_ns_ = 0;
 };
 
 }  // namespace clipper

@@ -38,9 +38,12 @@ constexpr std::size_t kRaggedBlockBytes = std::size_t{4} << 20;
 std::uint32_t choose_block_rows(const RowSpec& spec, std::size_t budget_bytes,
                                 std::uint32_t least) {
   const std::size_t row_bytes = BlockLayout::fixed_bytes(spec);
+  // Values get half of a ragged block at least.
+  const std::size_t ragged_rows =
+      std::clamp<std::size_t>(kRaggedBlockBytes / 2 / row_bytes, 1, kRaggedBlockRows);
   const std::size_t usual =
       spec.is_ragged()
-          ? kRaggedBlockRows
+          ? ragged_rows
           : std::max<std::size_t>(kBlockBytes / row_bytes, std::max(kLeastBlockRows, least));
   // Two blocks at least, else one kept view would stop the model.
   const std::size_t most = std::max<std::size_t>(budget_bytes / 2 / row_bytes, 1);
@@ -63,6 +66,11 @@ BlockLayout lay_out(const RowSpec& spec, std::uint32_t rows, std::size_t budget_
 
 const RowSpec& checked(const RowSpec& spec, std::size_t budget_bytes) {
   const std::size_t row_bytes = BlockLayout::fixed_bytes(spec);
+  for (const TensorSpec& tensor : spec.columns) {
+    if (tensor.item_bytes() == 0) {
+      throw Error(ErrorCode::kInvalidArgument, "a tensor has items of no bytes, or of too many");
+    }
+  }
   if (row_bytes == 0 || row_bytes > budget_bytes) {
     throw Error(ErrorCode::kInvalidArgument,
                 "a row of " + std::to_string(row_bytes) + " bytes does not fit the budget of " +

@@ -78,6 +78,13 @@ Lane Deployment::lane_of(const ColumnRows* source, std::uint32_t row) const noex
   return 0;
 }
 
+Lane Deployment::longest_lane_of(const ColumnRows* source, std::uint32_t rows) const noexcept {
+  Lane longest = 0;
+  if (windows_.size() == 1) return longest;
+  for (std::uint32_t row = 0; row < rows; ++row) longest = std::max(longest, lane_of(source, row));
+  return longest;
+}
+
 std::optional<RowRun> Deployment::store(const ColumnRows* source, std::uint32_t first,
                                         std::uint32_t rows, Lane& lane) noexcept {
   lane = lane_of(source, first);
@@ -109,9 +116,8 @@ bool Deployment::admits(Nanos now_ns, std::uint32_t rows, Nanos answer_by_ns, La
   if (answer_by_ns == kNever) return true;
   // Rows that are due later than this one wait behind it.
   const bool is_last = answer_by_ns >= last_deadline_ns_.load(std::memory_order_relaxed);
-  const std::uint32_t ahead = is_last ? rows_with_deadlines(waiting_rows_of(priority)) /
-                                            static_cast<std::uint32_t>(replicas_.size())
-                                      : 0;
+  const std::uint32_t ahead =
+      is_last ? rows_ahead_of(priority) / static_cast<std::uint32_t>(replicas_.size()) : 0;
   for (const auto& replica : replicas_) {
     const Controller& controller = replica->controller(lane);
     if (!controller.is_warm()) return true;
@@ -164,8 +170,11 @@ Batch* Deployment::claim(Replica& replica, Nanos now_ns, Nanos run_limit_ns,
     const auto lane = static_cast<Lane>(window - windows_.data());
     Controller& controller = replica.controller(lane);
     // A limit that not even one row keeps is found out before the controller decides: it may spend
-    // a probe, which only a driver without a limit can run.
-    if (controller.run_bound_ns(1) > run_limit_ns) return nullptr;
+    // a probe, which only a driver without a limit can run. So may what is not known yet.
+    if (run_limit_ns != kNever &&
+        (!controller.is_warm() || controller.run_bound_ns(1) > run_limit_ns)) {
+      return nullptr;
+    }
     const WaitingRows& head = window->head();
     const Decision decision = controller.decide(
         {now_ns, replica.free_at_ns(now_ns), head.deadline_ns, head.arrived_ns, window->rank_rows(),
@@ -320,8 +329,11 @@ void Deployment::bind(Batch& batch, Window& window, std::uint32_t rows) {
 // is as good within a batch, and rows that lie together need not be copied.
 void Deployment::lay_out(Batch& batch) {
   if (!is_one_run(batch.entries)) {
+    const WaitingRows head = batch.entries.front();
     std::sort(batch.entries.begin(), batch.entries.end(), lies_before);
-    if (!is_one_run(batch.entries) && !gather(batch)) give_back_all_but_first_run(batch);
+    if (!is_one_run(batch.entries) && !gather(batch)) {
+      give_back_all_but_run_of(batch, head);
+    }
   }
   batch.data = batch.column(0);
 }
@@ -352,18 +364,27 @@ bool Deployment::gather(Batch& batch) {
   return true;
 }
 
-// Only when user code keeps so many gathered batches that no staging memory is left.
-void Deployment::give_back_all_but_first_run(Batch& batch) {
-  std::size_t kept = 1;
-  while (follows(batch.entries[kept - 1], batch.entries[kept])) ++kept;
-  for (std::size_t i = kept; i < batch.entries.size(); ++i) {
-    windows_[batch.lane].push(batch.entries[i]);
-    count_waiting(batch.entries[i], batch.entries[i].run.rows);
-    batch.rows -= batch.entries[i].run.rows;
-    waiting_rows_.fetch_add(batch.entries[i].run.rows, std::memory_order_seq_cst);
+// Only when user code keeps so many gathered batches that no staging memory is left. The head
+// stays: it is due first.
+void Deployment::give_back_all_but_run_of(Batch& batch, const WaitingRows& head) {
+  std::vector<WaitingRows>& entries = batch.entries;
+  const auto is_head = [&head](const WaitingRows& entry) {
+    return entry.run.block == head.run.block && entry.run.first == head.run.first;
+  };
+  auto begin = std::find_if(entries.begin(), entries.end(), is_head);
+  auto end = begin + 1;
+  while (begin != entries.begin() && follows(*(begin - 1), *begin)) --begin;
+  while (end != entries.end() && follows(*(end - 1), *end)) ++end;
+  const std::vector<WaitingRows> kept(begin, end);
+  entries.erase(begin, end);
+  for (const WaitingRows& entry : entries) {
+    windows_[batch.lane].push(entry);
+    count_waiting(entry, entry.run.rows);
+    batch.rows -= entry.run.rows;
+    waiting_rows_.fetch_add(entry.run.rows, std::memory_order_seq_cst);
     waiting_requests_.fetch_add(1, std::memory_order_relaxed);
   }
-  batch.entries.resize(kept);
+  entries = kept;
 }
 
 void Deployment::take_all(std::vector<DroppedRows>& dropped, Cause cause) {

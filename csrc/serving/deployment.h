@@ -67,6 +67,8 @@ class Deployment {
                             Priority priority = 0) const noexcept;
   /// Where row `row` of `source` will wait.
   [[nodiscard]] Lane lane_of(const ColumnRows* source, std::uint32_t row) const noexcept;
+  /// Where the longest of the first `rows` rows will wait.
+  [[nodiscard]] Lane longest_lane_of(const ColumnRows* source, std::uint32_t rows) const noexcept;
   /// Copies at most `rows` rows of `source`, from `first` on, to where their batch will be read: as
   /// many as fit one block and belong to one lane. nullopt: the budget is used up.
   [[nodiscard]] std::optional<RowRun> store(const ColumnRows* source, std::uint32_t first,
@@ -154,14 +156,13 @@ class Deployment {
   }
   void count_by_priority(Priority priority, std::int64_t rows) noexcept;
   /// Rows that wait and have this priority. More urgent ones go first, but its turn may be next.
-  [[nodiscard]] std::uint32_t waiting_rows_of(Priority priority) const noexcept {
-    return has_priorities_.load(std::memory_order_relaxed) ? rows_of_rank(priority)
-                                                           : waiting_rows();
-  }
   [[nodiscard]] std::uint32_t rows_of_rank(Priority priority) const noexcept;
-  /// Rows that wait and have a deadline. The others wait behind all of them.
-  [[nodiscard]] std::uint32_t rows_with_deadlines(std::uint32_t waiting) const noexcept {
-    const auto rows = std::int64_t{waiting} - best_effort_rows_.load(std::memory_order_relaxed);
+  /// Rows that wait for the same turn, as far as that is known: those without a deadline wait
+  /// behind all that have one, unless ranks order them otherwise.
+  [[nodiscard]] std::uint32_t rows_ahead_of(Priority priority) const noexcept {
+    if (has_priorities_.load(std::memory_order_relaxed)) return rows_of_rank(priority);
+    const auto rows =
+        std::int64_t{waiting_rows()} - best_effort_rows_.load(std::memory_order_relaxed);
     return static_cast<std::uint32_t>(std::max<std::int64_t>(rows, 0));
   }
   void choose_ranks(const Replica& replica, Nanos now_ns, std::vector<DroppedRows>& dropped);
@@ -181,7 +182,7 @@ class Deployment {
   void lay_out(Batch& batch);
   [[nodiscard]] bool gather(Batch& batch);
   [[nodiscard]] std::optional<RowRun> reserve_staging(const Batch& batch) noexcept;
-  void give_back_all_but_first_run(Batch& batch);
+  void give_back_all_but_run_of(Batch& batch, const WaitingRows& head);
   [[nodiscard]] bool is_dead(const WaitingRows& entry) noexcept;
 
   const DeploymentOptions options_;
@@ -203,7 +204,6 @@ class Deployment {
   std::atomic<bool> closed_{false};
   std::atomic<std::uint64_t> dead_{0};
   std::atomic<Nanos> last_deadline_ns_{0};
-  std::atomic<std::int64_t> best_effort_rows_{0};
   alignas(64) std::atomic<std::int64_t> outstanding_{0};
   // Below zero for a moment when a driver claims rows that push() has not counted yet.
   alignas(64) std::atomic<std::int64_t> waiting_rows_{0};
@@ -212,6 +212,7 @@ class Deployment {
   std::atomic<bool> has_priorities_{false};  // a row of another priority than 0 ever came
   // Rows of another priority than 0 once more: on a line that the usual case never touches.
   alignas(64) std::array<std::atomic<std::int64_t>, Window::kRanks> waiting_by_priority_{};
+  std::atomic<std::int64_t> best_effort_rows_{0};
 };
 
 }  // namespace clipper

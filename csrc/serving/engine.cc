@@ -145,8 +145,8 @@ void Engine::enqueue(Query& query, std::uint16_t index, const ColumnRows* column
   Ask& ask = query.ask(index);
   Deployment* deployment = ask.deployment();
   if (deployment == nullptr) return refuse(query, index, Cause::kNoReplica, 0);
-  if (!deployment->admits(now_ns, query.rows, query.answer_by_ns, deployment->lane_of(columns, 0),
-                          query.priority)) {
+  if (!deployment->admits(now_ns, query.rows, query.answer_by_ns,
+                          deployment->longest_lane_of(columns, query.rows), query.priority)) {
     return refuse(query, index, Cause::kOverload, 0);
   }
   const std::uint32_t total = query.rows;
