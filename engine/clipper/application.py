@@ -39,6 +39,7 @@ class Application(ApplicationCore):
         }
 
     # Set by whoever makes the application.
+    _engine: Any = None
     _slo: float | None = None
     _model_names: tuple[str, ...] = ()
     _policy_text: str = "one model"

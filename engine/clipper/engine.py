@@ -66,6 +66,8 @@ class Engine:
         self._deploying: set[str] = set()
         self._reaper = _start_reaper(self._core)
         _open_engines.add(self)
+        # An engine that is dropped without close() does not leave its threads behind.
+        weakref.finalize(self, self._core.shut_down)
 
     # ---- models -------------------------------------------------------------------------------
 
@@ -301,6 +303,7 @@ class Engine:
                 has_default=default is not NO_DEFAULT, default=default,
                 min_confidence=min_confidence, priority=priority,
             )  # fmt: skip
+            application._engine = self  # which lives as long as somebody may ask it
             application._slo = slo
             application._model_names = tuple(models)
             application._policy_text = "one model" if policy is None else repr(policy)
@@ -356,9 +359,8 @@ class Engine:
         self._core.wake_reaper()
         if self._reaper is not threading.current_thread():
             self._reaper.join(timeout)
-        for port in self._core.ports:
-            if port.is_orphan:
-                port.close()
+        for port in tuple(self._core.ports):
+            port.close_soon()
         _open_engines.discard(self)
 
     @property

@@ -15,6 +15,7 @@ from .replica_thread import ReplicaThread
 if TYPE_CHECKING:
     from .engine import Engine
 
+_GRACE_SECONDS = 0.2
 _POLL_SECONDS = 0.001
 
 
@@ -47,6 +48,8 @@ class Deployment:
         self.core.flush(Cause.NO_REPLICA)
         for thread in self.threads:
             thread.stop()
+        # A thread needs a moment to end even where its model has returned.
+        until = max(until, time.monotonic() + _GRACE_SECONDS)
         ended = [thread.join(until - time.monotonic()) for thread in self.threads]
         if all(ended) and self.core.outstanding == 0:
             self.core.free()

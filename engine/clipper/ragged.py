@@ -35,11 +35,13 @@ class Ragged(Sequence[NDArray[Any]]):
     [[1, 2, 3], [4, 0, 0]]
     """
 
-    __slots__ = ("offsets", "values")
+    __slots__ = ("_offsets", "_values")
 
     def __init__(self, values: NDArray[Any], offsets: ArrayLike) -> None:
-        self.values = np.asarray(values)
-        self.offsets: NDArray[np.int64] = np.ascontiguousarray(offsets, np.int64)
+        self._values = np.asarray(values)
+        # A copy that nobody writes to: it is checked here, and trusted from here on.
+        self._offsets: NDArray[np.int64] = np.array(offsets, np.int64)
+        self._offsets.flags.writeable = False
         if self.offsets.ndim != 1 or len(self.offsets) == 0 or self.values.ndim == 0:
             raise ValueError(
                 f"Ragged got values of shape {self.values.shape} and offsets of shape "
@@ -54,6 +56,16 @@ class Ragged(Sequence[NDArray[Any]]):
                 f"Ragged offsets must rise from 0 or more to {len(self.values)}, the number of "
                 f"values, at most: they run from {self.offsets[0]} to {self.offsets[-1]}"
             )
+
+    @property
+    def values(self) -> NDArray[Any]:
+        """All rows, one directly after the other, shape (total, ...)."""
+        return self._values
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """Where each row begins, and the last one ends, shape (n + 1,); read-only."""
+        return self._offsets
 
     @classmethod
     def from_rows(cls, rows: Sequence[ArrayLike], dtype: Any = None) -> "Ragged":

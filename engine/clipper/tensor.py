@@ -1,5 +1,6 @@
 """What one row of a model's input or output looks like."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 Kind = Literal["array", "bytes", "text"]
 
+_LARGEST_ITEM = 1 << 40
 _BLOBS: dict[Any, Kind] = {"bytes": "bytes", bytes: "bytes", "text": "text", str: "text"}
 
 
@@ -71,7 +73,14 @@ class Tensor:
                 f"Tensor shape {shape!r} has an extent below 1: give the fixed shape of one row, "
                 "without the batch axis"
             )
-        object.__setattr__(self, "dtype", _numeric(dtype))
+        resolved = _numeric(dtype)
+        item_bytes = math.prod(extent for extent in extents if extent) * resolved.itemsize
+        if item_bytes > _LARGEST_ITEM:
+            raise ValueError(
+                f"Tensor shape {shape!r} of {resolved} takes {item_bytes} bytes a row: give one "
+                "below a tebibyte"
+            )
+        object.__setattr__(self, "dtype", resolved)
         object.__setattr__(self, "shape", extents)
         object.__setattr__(self, "kind", kind)
 
@@ -88,7 +97,7 @@ class Tensor:
     @property
     def item_bytes(self) -> int:
         """Size of one row, in bytes; of a ragged one, of one step along its axis."""
-        return int(np.prod(self.item_shape, dtype=np.int64)) * self.dtype.itemsize
+        return math.prod(self.item_shape) * self.dtype.itemsize
 
     def __repr__(self) -> str:
         if self.kind != "array":

@@ -29,7 +29,7 @@ cdef class ApplicationCore:
     cdef object _outputs_of(self, native.Outcome* outcome, Py_ssize_t rows)
     cdef object take(self, native.Query* query, native.Nanos held_ns)
     cdef object take_many(self, native.Query* query, native.Nanos held_ns)
-    cdef native.Batch* lead_at_turn_end(self) except? NULL
+    cdef native.Batch* lead_at_turn_end(self, native.Deployment* deployment) except? NULL
     cdef object error_for(self, Prediction prediction, unsigned int error_id)
 
 

@@ -217,20 +217,12 @@ cdef class ApplicationCore:
             # A signal came. The GIL is ours again: coming round lets its Python handler run.
             check_signals()
 
-    cdef native.Batch* lead_at_turn_end(self) except? NULL:
+    cdef native.Batch* lead_at_turn_end(self, native.Deployment* deployment) except? NULL:
         """The batch that an event loop should run at its turn's end; NULL: none, or too long."""
-        if not self.may_lead:
+        if deployment.waiting_rows() == 0:
             return NULL
-        cdef native.Deployment* deployment
-        cdef native.Batch* batch = NULL
-        for model in self.models:
-            deployment = (<ModelCore>model).handle.current()
-            if batch == NULL and deployment != NULL and deployment.waiting_rows() > 0:
-                batch = self.core.engine.get().lead_at_turn_end(
-                    deployment[0], self.handle.inline_limit_ns())
-            elif deployment != NULL and deployment.waiting_rows() > 0:
-                deployment.wake_a_driver()
-        return batch
+        return self.core.engine.get().lead_at_turn_end(
+            deployment[0], self.handle.inline_limit_ns())
 
     cdef void _learn_wake_up(self, native.Query* query) noexcept:
         # From the end of the batch to here, with the GIL: what a deadline must leave room for.

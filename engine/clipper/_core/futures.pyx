@@ -10,11 +10,12 @@ import concurrent.futures
 import logging
 
 _log = logging.getLogger("clipper")
+cdef double _LONGEST_TIMEOUT = 1e9  # seconds
 
 
 @cython.final
 @cython.freelist(256)
-@cython.no_gc_clear  # __dealloc__ needs the application
+@cython.no_gc_clear  # __dealloc__ needs the core
 cdef class PredictionFuture:
     """A prediction to come, with the interface of ``concurrent.futures.Future``.
 
@@ -23,6 +24,7 @@ cdef class PredictionFuture:
     """
 
     cdef ApplicationCore application
+    cdef EngineCore core                 # itself: the collector may have emptied the application
     cdef native.Query* query             # NULL once it is released
     cdef object prediction
     cdef object error
@@ -38,7 +40,7 @@ cdef class PredictionFuture:
     def __dealloc__(self):
         cdef native.Engine* engine
         if self.query != NULL:
-            engine = self.application.core.engine.get()
+            engine = self.core.engine.get()
             if not self.taken:
                 abandon(engine, self.query)
             engine.release(self.query[0])
@@ -127,7 +129,7 @@ cdef class PredictionFuture:
     cdef object _call(self, object fn):
         try:
             fn(self)
-        except Exception:
+        except BaseException:  # SystemExit too: the engine's only reaper runs it
             _log.exception("a callback of %r raised", self)
 
     cdef object _wait(self, object timeout):
@@ -138,7 +140,7 @@ cdef class PredictionFuture:
             return
         cdef native.Nanos now_ns = self.application.core.clock.now_ns()
         if timeout is not None:
-            until_ns = now_ns + <native.Nanos>(max(timeout, 0.0) * 1e9)
+            until_ns = now_ns + <native.Nanos>(min(max(timeout, 0.0), _LONGEST_TIMEOUT) * 1e9)
         cdef bint own_deadline = self.query.answer_by_ns <= until_ns
         # Several threads may wait at once: the last one to leave gives the query back.
         self.users += 1
@@ -186,6 +188,7 @@ def submit(ApplicationCore application, x, *, context=None, deadline=None, prior
     application.ask(&asking, context, deadline, priority)
     cdef PredictionFuture future = PredictionFuture.__new__(PredictionFuture)
     future.application = application
+    future.core = application.core
     asking.may_lead = application.may_lead
     future.query = application.core.submit(application.handle, columns, 1, &asking)
     return future

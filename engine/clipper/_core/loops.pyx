@@ -10,6 +10,7 @@ loop for every query.
 
 cimport cython
 from cpython.ref cimport Py_DECREF, Py_INCREF
+from libcpp.vector cimport vector
 
 from clipper._core cimport native
 from clipper._core.application cimport ApplicationCore, abandon
@@ -17,18 +18,21 @@ from clipper._core.serving cimport EngineCore, run_batch
 
 import asyncio
 import weakref
+from contextvars import copy_context
 
 _get_running_loop = asyncio.get_running_loop
 
 
 @cython.final
 cdef class LoopPort:
-    """One engine's door to one event loop. Touched by the loop's thread alone."""
+    """One engine's door to one event loop. Touched by the loop's thread alone, once it is made."""
 
     cdef native.Mailbox mailbox
     cdef EngineCore core
     cdef object loop                     # weak: loops come and go, engines stay
-    cdef list touched                    # applications whose rows came in this turn
+    # Where rows of this turn went, and for which application: pairs without repeats, one or two.
+    cdef vector[native.Deployment*] touched
+    cdef list applications
     cdef readonly int outstanding
     cdef bint scheduled
     cdef object end_turn_method
@@ -37,35 +41,48 @@ cdef class LoopPort:
     def __cinit__(self, EngineCore core, loop):
         self.core = core
         self.loop = weakref.ref(loop)
-        self.touched = []
+        self.applications = []
         self.end_turn_method = self.end_turn
         loop.add_reader(self.mailbox.fd(), self.drain)
 
-    cdef void touch(self, ApplicationCore application, object loop):
-        cdef ApplicationCore known
-        for known in self.touched:  # one or two
-            if known is application:
+    cdef void touch(self, ApplicationCore application, native.Deployment* deployment, object loop):
+        cdef size_t i
+        for i in range(self.touched.size()):
+            if self.touched[i] == deployment and self.applications[i] is application:
                 return
-        self.touched.append(application)
+        # The deployment that took the rows: by the turn's end another version may be current.
+        self.touched.push_back(deployment)
+        self.applications.append(application)
         if not self.scheduled:
             self.scheduled = True
             loop.call_soon(self.end_turn_method)
 
     def end_turn(self):
         """Run what was submitted since the last turn, as far as it is short enough."""
-        cdef ApplicationCore application
+        cdef vector[native.Deployment*] touched
+        cdef list applications = self.applications
         cdef native.Batch* batch
+        cdef size_t reached = 0
         self.scheduled = False
-        touched, self.touched = self.touched, []
+        touched.swap(self.touched)
+        self.applications = []
         self.mailbox.set_awake(True)
         try:
-            for application in touched:
-                batch = application.lead_at_turn_end()
+            while reached < touched.size():
+                batch = (<ApplicationCore>applications[reached]).lead_at_turn_end(
+                    touched[reached])
+                reached += 1
                 if batch != NULL:
                     run_batch(self.core, batch)
         finally:
-            self.take_letters()
-            self.mailbox.set_awake(False)
+            # A model may raise what ends loops: the rows of the others must still find a driver.
+            while reached < touched.size():
+                touched[reached].wake_a_driver()
+                reached += 1
+            try:
+                self.take_letters()
+            finally:
+                self.mailbox.set_awake(False)
 
     def drain(self):
         """Take what other threads completed. Called by the loop when the eventfd is readable."""
@@ -76,19 +93,36 @@ cdef class LoopPort:
         cdef native.Letter* letter = self.mailbox.take_all()
         cdef native.Letter* following
         cdef AsyncAnswer answer
+        cdef object first_error = None
         while letter != NULL:
             following = letter.next_letter
             answer = <AsyncAnswer>(<native.Query*>letter).owner
             self.outstanding -= 1
-            answer.on_letter()
+            try:
+                answer.on_letter()
+            except BaseException as error:  # a task ended the loop: the others get their answers
+                first_error = first_error or error
             Py_DECREF(answer)  # the reference that the query held
             letter = following
+        if first_error is not None:
+            raise first_error
 
     @property
     def is_orphan(self):
         """Whether its loop is gone or closed."""
         loop = self.loop()
         return loop is None or loop.is_closed()
+
+    def close_soon(self):
+        """Close it on its loop's thread. From any thread."""
+        loop = self.loop()
+        if loop is None or loop.is_closed():
+            self.close()
+            return
+        try:
+            loop.call_soon_threadsafe(self.close)
+        except RuntimeError:  # closed meanwhile
+            self.close()
 
     def close(self):
         """Take the last letters and leave the loop. On its thread, or when it is an orphan."""
@@ -100,12 +134,13 @@ cdef class LoopPort:
 
 cdef LoopPort port_for(EngineCore core, object loop):
     cdef LoopPort port
-    for port in core.ports:
+    for port in tuple(core.ports):  # loops of other threads come and go
         if port.loop() is loop:
             return port
-    for port in [port for port in core.ports if port.is_orphan]:
+    for port in [port for port in tuple(core.ports) if port.is_orphan]:
         port.close()
-        if port.outstanding == 0:  # else the core still knows its mailbox
+        # Else the core still knows its mailbox; or another thread was here first.
+        if port.outstanding == 0 and port in core.ports:
             core.ports.remove(port)
     port = LoopPort.__new__(LoopPort, core, loop)
     core.ports.append(port)
@@ -114,7 +149,6 @@ cdef LoopPort port_for(EngineCore core, object loop):
 
 @cython.final
 @cython.freelist(256)
-@cython.no_gc_clear  # __dealloc__ needs the application
 cdef class AsyncAnswer:
     """An awaitable prediction: to asyncio a future, and a coroutine where it insists on one.
 
@@ -203,6 +237,8 @@ cdef class AsyncAnswer:
         return True
 
     def add_done_callback(self, fn, *, context=None):
+        if context is None:
+            context = copy_context()
         if self.is_done:
             self.loop.call_soon(fn, self, context=context)
         elif self.callback is None:
@@ -231,7 +267,8 @@ cdef class AsyncAnswer:
                 abandon(self.application.core.engine.get(), self.query)
             else:
                 try:
-                    self.prediction = self.application.answer(self.query, 0)
+                    self.prediction = self.application.answer(
+                        self.query, self.application.core.clock.now_ns())
                 except Exception as error:
                     self.error = error
                 self.finish()
@@ -259,10 +296,7 @@ cdef class AsyncAnswer:
 
     cdef call(self, fn, context):
         try:
-            if context is None:
-                fn(self)
-            else:
-                context.run(fn, self)
+            context.run(fn, self)
         except Exception as error:  # as the loop does with its own callbacks
             self.loop.call_exception_handler({
                 "message": f"a callback of a prediction raised: {fn!r}", "exception": error,
@@ -316,7 +350,8 @@ def predict_async(ApplicationCore application, x, *, context=None, deadline=None
     answer.query = application.core.submit(application.handle, columns, 1, &asking)
     Py_INCREF(answer)  # the query's, until its letter is read
     port.outstanding += 1
-    port.touch(application, loop)
+    if asking.will_lead and answer.query.first_ask.deployment() != NULL:
+        port.touch(application, answer.query.first_ask.deployment(), loop)
     return answer
 
 

@@ -175,8 +175,11 @@ def _default_of(Spec spec, default):
         wanted = str if spec.kind == "text" else bytes
         return default if isinstance(default, wanted) else None
     try:
-        row = np.asarray(default).astype(spec.dtype, casting="same_kind")
+        given = np.asarray(default)
+        row = given.astype(spec.dtype, casting="same_kind")
     except (TypeError, ValueError):
         return None
+    if spec.dtype.kind in "iu" and not np.array_equal(row, given):
+        return None  # it would wrap round
     return row if row.shape[spec.ragged:] == spec.shape and row.ndim == spec.ndim + spec.ragged \
         else None

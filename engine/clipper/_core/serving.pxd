@@ -15,6 +15,7 @@ cdef class EngineCore:
     cdef native.Query* submit(self, native.Application* application,
                               const native.ColumnRows* columns, Py_ssize_t count,
                               native.Asking* asking) except NULL
+    cdef object _take_letters(self)
 
 
 cdef class DeploymentCore:
@@ -40,6 +41,7 @@ cdef class ReplicaRunner:
     cdef bint as_dlpack
     cdef readonly long long gil_wait_ns
     cdef readonly long long gil_waits
+    cdef bint _has_warned
 
     cdef _note_gil_wait(self, native.Nanos waited_ns)
     cdef int _checked(self, lane) except -1

@@ -26,6 +26,7 @@ cnp.import_array()
 
 _log = logging.getLogger("clipper")
 _ERRORS_KEPT = 32
+cdef Py_ssize_t _MOST_ROWS = 16_777_215
 
 
 @cython.final
@@ -44,6 +45,8 @@ cdef class EngineCore:
                               const native.ColumnRows* columns, Py_ssize_t count,
                               native.Asking* asking) except NULL:
         cdef native.Refusal refusal = native.Refusal.kNone
+        if count > _MOST_ROWS:  # before it is cut to 32 bits
+            self._refuse(<int>native.Refusal.kTooManyRows, count)
         cdef native.Query* query = self.engine.get().submit(
             application[0], columns, <uint32_t>count, asking[0], refusal)
         if query == NULL:
@@ -90,6 +93,18 @@ cdef class EngineCore:
         """End every open query; refuse new ones."""
         self.engine.get().close()
 
+    def shut_down(self):
+        """Close it and let its threads end, without waiting. What a forgotten engine comes to."""
+        cdef DeploymentCore deployment
+        cdef ReplicaRunner runner
+        if self.engine.get().is_forked():
+            return
+        self.engine.get().close()
+        for deployment in self._deployments:
+            deployment.close()
+            for runner in deployment.runners:
+                runner.stop()
+
     def wake_reaper(self):
         self.engine.get().wake_reaper()
 
@@ -99,16 +114,22 @@ cdef class EngineCore:
         It takes the GIL for callbacks alone: who asks for it at every deadline takes it from models
         in mid-batch.
         """
-        cdef native.Letter* letter
-        cdef native.Letter* following
         while not self.engine.get().is_closed():
             with nogil:
                 self.engine.get().run_reaper()
-            letter = self.engine.get().reaper_box().take_all()
-            while letter != NULL:
-                following = letter.next_letter
+            self._take_letters()
+        self._take_letters()  # close() ended queries while a callback ran
+
+    cdef object _take_letters(self):
+        cdef native.Letter* letter = self.engine.get().reaper_box().take_all()
+        cdef native.Letter* following
+        while letter != NULL:
+            following = letter.next_letter
+            try:
                 (<object>(<native.Query*>letter).owner)._on_letter()
-                letter = following
+            except BaseException:  # those of the other letters wait for theirs
+                _log.exception("a future could not be completed")
+            letter = following
 
     def query_id(self, number):
         """An opaque name for a query's number: keyed, so that none can be guessed from others."""
@@ -220,6 +241,7 @@ cdef class DeploymentCore:
     def close(self):
         """Take no more rows."""
         self.handle.close()
+        self.handle.wake_a_driver()  # whoever was about to lead may look at another version by now
 
     @property
     def outstanding(self):
@@ -331,7 +353,10 @@ cdef class ReplicaRunner:
             batch = core.engine.get().drive(replica[0], retry_at_ns)
             seen = &seen_arrivals if retry_at_ns != native.kNever else NULL
             if batch != NULL:
-                run_batch(core, batch)
+                try:
+                    run_batch(core, batch)
+                except BaseException:  # SystemExit, say: its rows have failed, the replica lives
+                    _log.exception("model %s raised what ends threads", self.deployment.name)
             elif seen == NULL:
                 replica.note_needless_wake()
 
@@ -341,7 +366,8 @@ cdef class ReplicaRunner:
         # A look now and then is enough, and costs nothing per batch.
         if self.gil_waits % 256 == 0:
             busy_ns = self.handle.busy_ns.load()
-            if self.gil_wait_ns > busy_ns // 10 and self.gil_waits == 256:
+            if self.gil_wait_ns > busy_ns // 10 and not self._has_warned:
+                self._has_warned = True
                 _log.warning(
                     "model %s waits for the GIL %.0f %% as long as it runs, because other Python "
                     "threads compute beside it: let them release it, or give the model a "
@@ -516,8 +542,8 @@ cdef object read_column(Spec spec, object outputs, Py_ssize_t rows, str name,
     try:
         holder = spec.read_many(outputs, column, &count)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"model {name!r} returned something else than {wanted}: {error}") \
-            from None
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"model {name!r} returned something else than {wanted}: {error}") from None
     if count != rows:
         raise ValueError(f"model {name!r} returned {count} outputs for {rows} inputs, expected "
                          f"{wanted}: a model is called with a batch and returns one output for "

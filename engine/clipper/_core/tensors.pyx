@@ -108,6 +108,7 @@ cdef class Spec:
     cdef object read_many(self, object values, native.ColumnRows* column, Py_ssize_t* rows):
         """Point `column` at several ragged rows; the result keeps them alive."""
         ragged = self._to_ragged(values)
+        check_ragged(ragged.values, ragged.offsets)
         column.data = <const native.Byte*>cnp.PyArray_DATA(<cnp.ndarray>ragged.values)
         column.offsets = <const int64_t*>cnp.PyArray_DATA(<cnp.ndarray>ragged.offsets)
         rows[0] = len(ragged)
@@ -264,6 +265,25 @@ cdef class Spec:
                                                  owner)
         cnp.PyArray_CLEARFLAGS(values, cnp.NPY_ARRAY_WRITEABLE)
         return Ragged(values, own)
+
+
+cdef int check_ragged(object values, object offsets) except -1:
+    """Once more, where it counts: NumPy lets anybody make a read-only array writable again."""
+    cdef Py_ssize_t i
+    if not (cnp.PyArray_Check(values) and cnp.PyArray_Check(offsets)
+            and cnp.PyArray_TYPE(<cnp.ndarray>offsets) == cnp.NPY_INT64
+            and cnp.PyArray_NDIM(<cnp.ndarray>offsets) == 1
+            and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>offsets)
+            and cnp.PyArray_DIM(<cnp.ndarray>offsets, 0) > 0):
+        raise ValueError("a Ragged was changed after it was made: make another")
+    cdef const int64_t* begins = <const int64_t*>cnp.PyArray_DATA(<cnp.ndarray>offsets)
+    cdef Py_ssize_t last = cnp.PyArray_DIM(<cnp.ndarray>offsets, 0) - 1
+    cdef bint rises = begins[0] >= 0 and begins[last] <= cnp.PyArray_DIM(<cnp.ndarray>values, 0)
+    for i in range(last):
+        rises = rises and begins[i] <= begins[i + 1]
+    if not rises:
+        raise ValueError("the offsets of a Ragged were changed after it was made: make another")
+    return 0
 
 
 def _offsets_of(list lengths):
