@@ -305,14 +305,6 @@ def test_an_exported_file_with_a_fixed_batch_is_refused(tmp_path, mlp):
         TorchModel(path)
 
 
-def test_an_exported_file_with_several_inputs_is_refused(tmp_path):
-    path = tmp_path / "two.pt2"
-    program = torch.export.export(nn.Bilinear(3, 4, 2), (torch.zeros(2, 3), torch.zeros(2, 4)))
-    torch.export.save(program, path)
-    with pytest.raises(ValueError, match=r"two.pt2.*inputs input1, input2.*several inputs"):
-        TorchModel(path)
-
-
 def test_a_missing_file_is_named():
     with pytest.raises(FileNotFoundError, match=r"no/such.pt2"):
         TorchModel("no/such.pt2")
@@ -350,11 +342,6 @@ def test_what_is_no_module_is_refused():
 def test_an_input_that_the_module_does_not_take_is_refused(mlp):
     with pytest.raises(ValueError, match=r"Sequential cannot answer a row of zeros of Tensor\("):
         TorchModel(mlp, input=Tensor("float32", (783,)))
-
-
-def test_a_module_that_returns_several_tensors_is_refused():
-    with pytest.raises(TypeError, match=r"LSTM returned a tuple.*wrap the model"):
-        TorchModel(nn.LSTM(3, 4, batch_first=True), input=Tensor("float32", (5, 3)))
 
 
 def test_a_module_that_drops_the_batch_axis_is_refused():

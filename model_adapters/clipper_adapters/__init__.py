@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .onnx_runtime import OnnxModel
+    from .padding import Pad
     from .pytorch import TorchModel
     from .scikit_learn import SklearnModel
 
-__all__ = ["OnnxModel", "SklearnModel", "TorchModel"]
+__all__ = ["OnnxModel", "Pad", "SklearnModel", "TorchModel"]
 
 #: Each adapter's module, and the extra of the ``clipper`` package that installs its framework.
 _HOMES = {
     "OnnxModel": ("onnx_runtime", "onnx"),
+    "Pad": ("padding", ""),
     "SklearnModel": ("scikit_learn", "sklearn"),
     "TorchModel": ("pytorch", "torch"),
 }

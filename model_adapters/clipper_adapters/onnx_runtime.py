@@ -124,7 +124,7 @@ class OnnxModel:
 
         return run
 
-    def example(self) -> NDArray[Any] | None:
+    def example(self) -> Any:
         """Return a row of zeros."""
         return zero_row(self.input)
 

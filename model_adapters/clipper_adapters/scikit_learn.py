@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from clipper import Runner, Tensor
 
@@ -67,7 +67,7 @@ class SklearnModel:
         runner: Runner = getattr(self._estimator, self._method)
         return runner
 
-    def example(self) -> NDArray[Any] | None:
+    def example(self) -> Any:
         """Return a row of zeros."""
         return zero_row(self.input)
 
