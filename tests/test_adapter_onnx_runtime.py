@@ -37,18 +37,6 @@ def unary(operator, shape, kind=TensorProto.FLOAT, out_shape=None, out_kind=None
     )
 
 
-TWO_INPUTS = graph_bytes(
-    [helper.make_node("Add", ["left", "right"], ["y"])],
-    {name: (TensorProto.FLOAT, ["n", 3]) for name in ("left", "right")},
-    {"y": (TensorProto.FLOAT, ["n", 3])},
-)
-TWO_OUTPUTS = graph_bytes(
-    [helper.make_node("Relu", ["x"], ["plus"]), helper.make_node("Neg", ["x"], ["minus"])],
-    {"x": (TensorProto.FLOAT, ["n", 3])},
-    {name: (TensorProto.FLOAT, ["n", 3]) for name in ("plus", "minus")},
-)
-
-
 def random_rows(n, *shape, seed=0):
     rows = np.random.default_rng(seed).standard_normal((n, *shape), dtype=np.float32)
     rows.flags.writeable = False
@@ -266,20 +254,6 @@ def test_a_file_that_breaks_after_deployment_is_named(tmp_path, path):
     moved.unlink()
     with pytest.raises(FileNotFoundError, match=r"net.onnx"):
         model.load("cpu")
-
-
-def test_several_inputs_are_refused_by_name():
-    with pytest.raises(ValueError, match="inputs left, right; expected exactly one"):
-        OnnxModel(TWO_INPUTS)
-
-
-def test_of_several_outputs_one_is_chosen_by_name():
-    rows = random_rows(4, 3)
-    with pytest.raises(ValueError, match=r"outputs plus, minus; .* pass output='plus'"):
-        OnnxModel(TWO_OUTPUTS)
-    with pytest.raises(ValueError, match=r"output='times'; .* has: plus, minus"):
-        OnnxModel(TWO_OUTPUTS, output="times")
-    np.testing.assert_array_equal(OnnxModel(TWO_OUTPUTS, output="minus").load("cpu")(rows), -rows)
 
 
 def test_a_fixed_batch_is_refused():

@@ -1,47 +1,39 @@
 """Serves ONNX files with ONNX Runtime."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 
 from clipper import Runner, Tensor
 
-from .specs import check_threads, cuda_index, spec_of_output, zero_row
+from .onnx_signature import Outputs, choose_outputs, python_name, read_inputs, stated_output
+from .padding import Pad, mask_names, padder_for
+from .specs import ONLY, RowType, by_name, check_threads, cuda_index, probe, zero_row
 
 Providers = Sequence[str | tuple[str, dict[str, Any]]]
 
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
 
-_DTYPES = {
-    "tensor(bool)": "bool",
-    "tensor(float16)": "float16",
-    "tensor(float)": "float32",
-    "tensor(double)": "float64",
-    **{
-        f"tensor({kind}{bits})": f"{kind}{bits}"
-        for kind in ("int", "uint")
-        for bits in (8, 16, 32, 64)
-    },
-}
-
 
 class OnnxModel:
-    """An ONNX model with one input, whose first axis is a dynamic batch.
+    """An ONNX model, of one or several inputs and outputs whose first axis is a dynamic batch.
 
     Parameters
     ----------
     model : path or bytes
         The file, read again for each replica, or what it holds.
-    input : Tensor, optional
-        One row; needed only where axes besides the batch are dynamic.
-    output : str, optional
-        Which output to serve; needed only where there are several.
+    input : Tensor or dict of Tensor, optional
+        One row, of those inputs where axes besides the batch are dynamic; the file knows the rest.
+        Names that are no Python names have underscores instead: ``input_ids_0`` for
+        ``input-ids.0``.
+    outputs : str or sequence of str, optional
+        Which outputs to serve: one alone, or several by name. All where left out.
+    pad : Pad, optional
+        How ragged inputs become arrays. With it, an input whose second axis is dynamic is ragged.
     threads : int, optional
         CPU threads of one batch; ONNX Runtime's own choice, all cores, where left out. With 1 a
         batch runs on the thread that calls.
@@ -53,8 +45,10 @@ class OnnxModel:
 
     Attributes
     ----------
-    input, output : Tensor
-        One row of each.
+    input, output : Tensor or dict of Tensor
+        One row of each; dicts where there are several.
+    length_buckets : tuple of int
+        Rows of which lengths are padded alike.
 
     Raises
     ------
@@ -70,8 +64,9 @@ class OnnxModel:
         self,
         model: str | os.PathLike[str] | bytes,
         *,
-        input: Tensor | None = None,
-        output: str | None = None,
+        input: RowType | None = None,
+        outputs: Outputs = None,
+        pad: Pad | None = None,
         threads: int | None = None,
         providers: Providers | None = None,
         session_options: onnxruntime.SessionOptions | None = None,
@@ -84,14 +79,24 @@ class OnnxModel:
             )
         self._model = model if isinstance(model, bytes) else Path(model)
         self._threads = threads
+        self._pad = pad
         self._providers = providers
         self._session_options = session_options
         # A session just to read the specs, gone when this returns.
         session = self._session([_CPU] if providers is None else providers, self._plain_options())
-        self._input_name, spec = self._read_input(session, input)
-        self._output_name = self._choose_output(session, output)
-        self.input: Tensor | None = spec
-        self.output: Tensor | None = self._read_output(session, spec, told=input is not None)
+        self._read_inputs(session, input)
+        self._output_names = choose_outputs(session, outputs, self._who)
+        self._is_single_output = isinstance(outputs, str) or (
+            outputs is None and len(self._output_names) == 1
+        )
+        self.output: RowType | None = self._stated_outputs(session, told=input is not None)
+        if self.output is None:
+            self.output = self._probe(session)
+
+    @property
+    def length_buckets(self) -> tuple[int, ...]:
+        """The lengths that batches are padded to; empty where no input is ragged."""
+        return () if self._pad is None else tuple(self._pad.buckets)
 
     def load(self, device: str) -> Runner:
         """Start a session on the device and return what runs a batch with it.
@@ -111,32 +116,51 @@ class OnnxModel:
         session = self._session(providers, self._options())
         if device.startswith("cuda") and self._providers is None:
             self._check_on_gpu(session, device)
-        name, outputs = self._input_name, [self._output_name]
         # ONNX Runtime reads the batch where it lies and returns the output where it wrote it, so
         # there is no copy for I/O binding to save on the CPU. On a model of one operator and one
         # row: run 18 us, I/O binding 31 us, 40 us with an output of ours. The session beneath
         # takes 12 us: it is spared Python's check of the names, and a fallback for GPUs.
         if list(providers) == [_CPU]:
             session = getattr(session, "_sess", session)
-
-        def run(batch: NDArray[Any]) -> Any:
-            return session.run(outputs, {name: batch}, None)[0]
-
-        return run
+        return self._runner(session)
 
     def example(self) -> Any:
         """Return a row of zeros."""
         return zero_row(self.input)
 
     def __repr__(self) -> str:
-        threads = "" if self._threads is None else f", threads={self._threads}"
-        return f"OnnxModel({self._name}, input={self.input}, output={self.output}{threads})"
+        options = "" if self._pad is None else f", pad={self._pad}"
+        options += "" if self._threads is None else f", threads={self._threads}"
+        return f"OnnxModel({self._name}, input={self.input}, output={self.output}{options})"
 
     @property
     def _name(self) -> str:
         if isinstance(self._model, bytes):
             return f"<{len(self._model)} bytes>"
         return repr(str(self._model))
+
+    @property
+    def _who(self) -> str:
+        return f"OnnxModel's {self._name}"
+
+    def _runner(self, session: Any) -> Runner:
+        run_arrays, padder = self._run_of(session), self._padder
+        only = next(iter(self._inputs.rows))
+        if padder is not None:
+            ragged = [name for name, spec in by_name(self.output or {}).items() if spec.is_ragged]
+
+            def run_padded(batch: Any = None, /, **batches: Any) -> Any:
+                arrays, rows = padder({only: batch} if batch is not None else batches)
+                found = run_arrays(arrays)
+                return rows.cut_all(found, ragged) if ragged else found
+
+            return run_padded
+        if not (isinstance(self.input, Tensor) and self._is_single_output):
+            return lambda batch=None, /, **batches: run_arrays(
+                {only: batch} if batch is not None else batches
+            )
+        name, outputs = self._inputs.in_file.get(only, only), list(self._output_names.values())
+        return lambda batch: session.run(outputs, {name: batch}, None)[0]
 
     def _session(
         self, providers: Providers, options: onnxruntime.SessionOptions
@@ -189,74 +213,60 @@ class OnnxModel:
         )
         return [_CPU] if index is None else [(_CUDA, {"device_id": index}), _CPU]
 
-    def _read_input(
-        self, session: onnxruntime.InferenceSession, given: Tensor | None
-    ) -> tuple[str, Tensor]:
-        inputs = session.get_inputs()
-        if len(inputs) != 1:
-            names = ", ".join(argument.name for argument in inputs) or "none"
-            raise ValueError(
-                f"OnnxModel got {self._name} with the inputs {names}; expected exactly one: "
-                "several inputs cannot be served yet"
-            )
-        (argument,) = inputs
-        what = f"OnnxModel got {self._name} whose input {argument.name!r}"
-        if argument.type not in _DTYPES:
-            raise ValueError(f"{what} is a {argument.type}; expected numbers of at most 64 bits")
-        if not argument.shape or isinstance(argument.shape[0], int):
-            raise ValueError(
-                f"{what} has the fixed shape {argument.shape}; expected a dynamic first axis, the "
-                "batch: export the model again with one (dynamic_shapes in torch.onnx.export)"
-            )
-        row = argument.shape[1:]
-        dtype = np.dtype(_DTYPES[argument.type])
-        if given is None:
-            if not all(isinstance(extent, int) for extent in row):
+    def _read_inputs(self, session: onnxruntime.InferenceSession, given: RowType | None) -> None:
+        pad, who = self._pad, f"OnnxModel got {self._name}"
+        masks = list(mask_names(pad, [ONLY]).values())
+        if isinstance(given, Tensor):
+            names = [a.name for a in session.get_inputs() if a.name not in masks]
+            if len(names) != 1:
                 raise ValueError(
-                    f"{what} has the shape {argument.shape} with dynamic axes besides the batch; "
-                    "expected one fixed shape of a row: pass "
-                    f"input=clipper.Tensor({dtype.name!r}, (...))"
+                    f"{who} with the inputs {', '.join(names)}; input={given} is a single one: "
+                    "give a dict of those that need it"
                 )
-            return argument.name, Tensor(dtype, tuple(row))
-        fits = len(row) == len(given.shape) and all(
-            not isinstance(mine, int) or mine == extent
-            for mine, extent in zip(row, given.shape, strict=True)
-        )
-        if given.dtype != dtype or not fits:
-            raise ValueError(
-                f"{what} is a {dtype.name} of shape {argument.shape}; input={given} does not fit: "
-                "leave input= out, or give sizes to the dynamic axes only"
-            )
-        return argument.name, given
+            given = {python_name(names[0]): given}
+        self._inputs = read_inputs(session, given or {}, masks, who=who, pads=pad is not None)
+        rows = self._inputs.rows
+        if not rows:
+            raise ValueError(f"{who}, which takes no inputs; expected one or more")
+        self.input: RowType | None = next(iter(rows.values())) if len(rows) == 1 else rows
+        self._padder = padder_for(pad, rows, who=self._who, mask_dtypes=self._inputs.mask_dtypes)
 
-    def _choose_output(self, session: onnxruntime.InferenceSession, chosen: str | None) -> str:
-        names: list[str] = [argument.name for argument in session.get_outputs()]
-        if chosen is None and len(names) > 1:
-            raise ValueError(
-                f"OnnxModel got {self._name} with the outputs {', '.join(names)}; expected one: "
-                f"pass output={names[0]!r} or another, several cannot be served yet"
-            )
-        if chosen is not None and chosen not in names:
-            raise ValueError(
-                f"OnnxModel got output={chosen!r}; {self._name} has: {', '.join(names)}"
-            )
-        return names[0] if chosen is None else chosen
+    def _stated_outputs(
+        self, session: onnxruntime.InferenceSession, *, told: bool
+    ) -> RowType | None:
+        """Return the outputs' rows as the file states them, if it does so for all."""
+        if told or self._padder is not None:
+            return None
+        found = {n: stated_output(session, in_file) for n, in_file in self._output_names.items()}
+        rows = {name: row for name, row in found.items() if row is not None}
+        if len(rows) < len(found):
+            return None
+        return next(iter(rows.values())) if self._is_single_output else rows
 
-    def _read_output(
-        self, session: onnxruntime.InferenceSession, spec: Tensor, *, told: bool
-    ) -> Tensor:
-        argument = next(a for a in session.get_outputs() if a.name == self._output_name)
-        dtype, row = _DTYPES.get(argument.type), argument.shape[1:]
-        batch_is_dynamic = argument.shape and not isinstance(argument.shape[0], int)
-        is_stated = batch_is_dynamic and all(isinstance(extent, int) for extent in row)
-        if dtype is not None and is_stated and not told:
-            return Tensor(dtype, tuple(row))
+    def _probe(self, session: onnxruntime.InferenceSession) -> RowType:
         # What the file does not state, or may contradict, shows in an answer.
-        try:
-            zeros = np.zeros((1, *spec.item_shape), spec.dtype)
-            (answer,) = session.run([self._output_name], {self._input_name: zeros})
-        except Exception as error:
-            raise ValueError(
-                f"OnnxModel's {self._name} cannot answer a row of zeros of {spec} ({error})"
-            ) from error
-        return spec_of_output(answer, f"OnnxModel's {self._name}")
+        run = self._run_of(session)
+
+        def answer(arrays: dict[str, Any]) -> Any:
+            try:
+                return run(arrays)
+            except Exception as error:
+                raise ValueError(
+                    f"{self._who} cannot answer a row of zeros of {self.input} ({error})"
+                ) from error
+
+        return probe(answer, self._inputs.rows, self._padder, self._who)
+
+    def _run_of(self, session: Any) -> Callable[[dict[str, Any]], Any]:
+        """Return a function of arrays by name that runs a session."""
+        outputs, in_file = list(self._output_names.values()), self._inputs.in_file
+        names = list(self._output_names)
+        is_single = self._is_single_output
+
+        def run(arrays: dict[str, Any]) -> Any:
+            if in_file:
+                arrays = {in_file.get(name, name): array for name, array in arrays.items()}
+            found = session.run(outputs, arrays, None)
+            return found[0] if is_single else dict(zip(names, found, strict=True))
+
+        return run
