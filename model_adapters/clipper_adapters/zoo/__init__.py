@@ -1,4 +1,4 @@
-"""Small models trained in seconds, for demos, tests and benches.
+"""Small models for demos, tests and benches: trained in seconds, or read from installed files.
 
 All are seeded and need no network. Naming a builder imports the framework that it needs.
 """
@@ -8,13 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .data import Digits, digits, train_svm
+    from .minilm import MiniLM
     from .networks import mlp_784, resnet20, train_mlp
     from .onnx_files import export_onnx
 
-__all__ = ["Digits", "digits", "export_onnx", "mlp_784", "resnet20", "train_mlp", "train_svm"]
+__all__ = [
+    "Digits",
+    "MiniLM",
+    "digits",
+    "export_onnx",
+    "mlp_784",
+    "resnet20",
+    "train_mlp",
+    "train_svm",
+]
 
 _HOMES = {
     "Digits": "data",
+    "MiniLM": "minilm",
     "digits": "data",
     "train_svm": "data",
     "mlp_784": "networks",
