@@ -114,12 +114,24 @@ def test_the_engine_serves_tokens_grouped_by_their_number(engine, adapter, bare)
 def test_the_engine_serves_raw_text(engine, bare):
     adapter = minilm.MiniLM(input="text", threads=1)
     assert adapter.input == Tensor("text")
-    assert adapter.length_buckets == (80, 160, 320, 640, 1280)
+    assert adapter.length_buckets == (70, 150, 310, 630, 1270)
     model = engine.deploy("minilm", adapter, slo=60.0, batching=clipper.Fixed(4))
     long = "word " * 1000  # is cut, and waits in the lane of what is longer than all buckets
     found = model.predict_many([*TEXTS, long])
     assert not found.is_default.any()
     np.testing.assert_allclose(found.output, [bare(text) for text in [*TEXTS, long]], atol=1e-6)
+
+
+def test_texts_of_a_batch_are_padded_to_no_more_than_their_own_bucket(monkeypatch, bare):
+    shapes = []
+    encoder = minilm.load_encoder(FOLDER)
+    encoder.register_forward_pre_hook(lambda _, given: shapes.append(tuple(given[0].shape)))
+    monkeypatch.setattr(minilm, "load_encoder", lambda _: encoder)
+    run = minilm.MiniLM(input="text").load("cpu")
+    shapes.clear()
+    found = run(TEXTS)
+    assert shapes == [(6, 16), (1, 128)]
+    np.testing.assert_allclose(found, [bare(text) for text in TEXTS], atol=1e-6)
 
 
 def test_it_can_be_sent_to_another_process(adapter):

@@ -8,10 +8,12 @@ import importlib.util
 import json
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import nn
 
@@ -27,6 +29,7 @@ _BUCKETS = (16, 32, 64, 128, 256)
 MOST_TOKENS = 256
 #: English text has about so many bytes for each token, so that texts are grouped like tokens.
 _BYTES_PER_TOKEN = 5
+_MARKS = 2  # tokens of begin and end
 _EXAMPLE = "The quick brown fox jumps over the lazy dog while nobody is looking. "
 
 
@@ -82,6 +85,8 @@ class MiniLM(TorchModel):
             pad=Pad(buckets=buckets, mask="mask"),
             threads=threads,
         )
+        assert isinstance(self.output, Tensor)
+        (self._width,) = self.output.item_shape
         if self._takes_text:
             self.input = Tensor("text")
 
@@ -89,7 +94,9 @@ class MiniLM(TorchModel):
     def length_buckets(self) -> tuple[int, ...]:
         """The numbers of tokens that batches are padded to, or of bytes that are about as many."""
         buckets = super().length_buckets
-        return tuple(n * _BYTES_PER_TOKEN for n in buckets) if self._takes_text else buckets
+        if not self._takes_text:
+            return buckets
+        return tuple(max(n - _MARKS, 1) * _BYTES_PER_TOKEN for n in buckets)
 
     def tokenise(self, texts: Sequence[str]) -> Ragged:
         """Return the tokens of each text, int64, with the marks of begin and end; 256 at most."""
@@ -100,10 +107,21 @@ class MiniLM(TorchModel):
     def load(self, device: str) -> Runner:
         """Return what turns a batch of tokens, or of texts, into an array of shape (n, 384)."""
         run = super().load(device)
-        if not self._takes_text:
-            return run
-        tokenise = self.tokenise
-        return lambda texts: run(tokenise(texts))
+        return partial(self._run_texts, run) if self._takes_text else run
+
+    def _run_texts(self, run: Runner, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Run a batch of texts, those of one bucket of tokens together.
+
+        Bytes tell only about how many tokens a text has: one token too many would have the whole
+        batch padded to twice its length.
+        """
+        rows = self.tokenise(texts)
+        buckets = np.searchsorted(super().length_buckets, rows.lengths)
+        vectors = np.empty((len(rows), self._width), np.float32)
+        for bucket in np.unique(buckets):
+            members = np.flatnonzero(buckets == bucket)
+            vectors[members] = run(Ragged.from_rows([rows[int(i)] for i in members]))
+        return vectors
 
     def example(self) -> Any:
         """Return a sentence, or its tokens."""
