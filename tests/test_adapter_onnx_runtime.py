@@ -341,3 +341,14 @@ def test_what_onnx_runtime_refuses_raises(path):
 def test_exported_files_are_valid_onnx(path):
     model = onnx.load(path)
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+def test_two_builds_of_onnx_runtime_over_one_another_are_noticed(tmp_path, monkeypatch):
+    OnnxModel(unary("Relu", ["n", 3]))  # one build: no warning
+    name = "onnxruntime_gpu-1.99.0.dist-info"
+    (tmp_path / name).mkdir()
+    text = "Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.99.0\n"
+    (tmp_path / name / "METADATA").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.warns(RuntimeWarning, match=r"onnxruntime \d.* and onnxruntime-gpu 1\.99\.0"):
+        OnnxModel(unary("Relu", ["n", 3]))

@@ -106,7 +106,11 @@ def test_rows_of_a_turn_are_answered_although_the_version_changes(
 
 def test_a_model_that_ends_threads_ends_no_replica(engine: clipper.Engine) -> None:
     answers: list[Callable[[Any], Any]] = [lambda _: sys.exit(3), zeros]
-    model = engine.deploy("m", lambda batch: answers.pop(0)(batch), caller_runs=False, **NUMBER)
+
+    def moody(batch: np.ndarray) -> Any:
+        return answers.pop(0)(batch)
+
+    model = engine.deploy("m", moody, caller_runs=False, **NUMBER)
     with pytest.raises(clipper.ModelError, match="SystemExit"):
         model.predict(1.0)
     assert model.predict(1.0, deadline=5).output == 0.0

@@ -1,7 +1,9 @@
 """Serves ONNX files with ONNX Runtime."""
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +19,9 @@ Providers = Sequence[str | tuple[str, dict[str, Any]]]
 
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
+
+#: Distributions that install the folder ``onnxruntime``, each over the one before.
+_BUILDS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-qnn")
 
 
 class OnnxModel:
@@ -56,6 +61,11 @@ class OnnxModel:
         If there is no such file.
     ValueError
         If ONNX Runtime cannot load the model, or the model cannot be served as it is.
+
+    Warns
+    -----
+    RuntimeWarning
+        If several builds of ONNX Runtime are installed over one another.
     """
 
     batch_as: Literal["array", "dlpack"] = "array"
@@ -71,6 +81,7 @@ class OnnxModel:
         providers: Providers | None = None,
         session_options: onnxruntime.SessionOptions | None = None,
     ) -> None:
+        _warn_of_several_builds()
         check_threads(threads, "OnnxModel")
         if threads is not None and session_options is not None:
             raise ValueError(
@@ -270,3 +281,21 @@ class OnnxModel:
             return found[0] if is_single else dict(zip(names, found, strict=True))
 
         return run
+
+
+def _warn_of_several_builds() -> None:
+    """Which of them serves depends on the order in which they came."""
+    installed = []
+    for build in _BUILDS:
+        try:
+            installed.append(f"{build} {metadata.version(build)}")
+        except metadata.PackageNotFoundError:
+            continue
+    if len(installed) > 1:
+        warnings.warn(
+            f"{' and '.join(installed)} are installed over one another: the one that came last is "
+            f"used; uninstall all of them, "
+            "then install the one you want",
+            RuntimeWarning,
+            stacklevel=3,
+        )
