@@ -46,7 +46,7 @@ def test_importing_the_adapters_imports_no_framework(framework):
 def test_the_package_lists_its_adapters_and_knows_no_others():
     import clipper_adapters
 
-    assert dir(clipper_adapters) == ["OnnxModel", "SklearnModel", "TorchModel"]
+    assert dir(clipper_adapters) == ["OnnxModel", "Pad", "SklearnModel", "TorchModel"]
     with pytest.raises(AttributeError, match="JaxModel"):
         _ = clipper_adapters.JaxModel
     with pytest.raises(AttributeError, match="resnet21"):
