@@ -8,8 +8,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from ._core.batches import check_outputs
 from ._core.rows import RowSpec
-from ._core.serving import ReplicaRunner, check_outputs
+from ._core.serving import ReplicaRunner
 from .errors import DeployError
 from .model_protocol import ModelAdapter, Runner
 from .row_examples import batch_of, resized, type_of_outputs
