@@ -143,6 +143,15 @@ def test_an_output_that_is_no_tensor_is_named():
     assert chosen.output == Tensor("float32", (3,))
 
 
+def test_an_output_of_brain_floats_is_refused_with_advice():
+    class Brain(nn.Module):
+        def forward(self, x):
+            return x.bfloat16()
+
+    with pytest.raises(TypeError, match=r"returned bfloat16, which NumPy lacks: let it return"):
+        TorchModel(Brain(), input=Tensor("float32", (3,)))
+
+
 def test_a_module_of_several_inputs_can_neither_write_to_them_nor_return_them():
     class Greedy(nn.Module):
         def forward(self, left, right):

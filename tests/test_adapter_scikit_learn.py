@@ -43,7 +43,7 @@ def test_importing_the_adapters_imports_no_framework(framework):
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_the_package_lists_its_adapters_and_knows_no_others():
+def test_the_package_lists_what_it_has_and_knows_nothing_else():
     import clipper_adapters
 
     assert dir(clipper_adapters) == ["OnnxModel", "Pad", "SklearnModel", "TorchModel"]

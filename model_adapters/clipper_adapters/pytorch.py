@@ -193,8 +193,8 @@ class TorchModel:
 
         def answer(arrays: dict[str, Any]) -> Any:
             with torch.inference_mode():
-                given = {name: torch.from_numpy(a).to(device) for name, a in arrays.items()}
                 try:
+                    given = {name: torch.from_numpy(a).to(device) for name, a in arrays.items()}
                     returned = call(given)
                 except Exception as error:
                     raise ValueError(

@@ -118,6 +118,10 @@ def read_outputs(returned: Any, outputs: Outputs, who: str) -> Any:
 
 def to_array(tensor: torch.Tensor) -> NDArray[Any]:
     """Return a contiguous array of what a tensor holds, copied only from a GPU."""
+    if tensor.dtype == torch.bfloat16:
+        raise TypeError(
+            "the model returned bfloat16, which NumPy lacks: let it return .float() instead"
+        )
     array: NDArray[Any] = tensor.cpu().contiguous().numpy()
     return array
 
