@@ -1,11 +1,13 @@
 """What callers talk to: applications, and models, which are applications of one model."""
 
-from typing import Any
+from collections.abc import Coroutine, Hashable
+from typing import TYPE_CHECKING, Any
 
 from ._core import futures, loops
 from ._core.application import ApplicationCore
 from ._core.futures import PredictionFuture
 from ._core.predictions import Prediction, Predictions
+from .tensor import Row
 
 __all__ = ["Application", "Prediction", "PredictionFuture", "Predictions"]
 
@@ -18,9 +20,34 @@ class Application(ApplicationCore):
     returns a future.
     """
 
-    # Functions of the extension: a method of Python around them would cost as much as they do.
-    predict_async = loops.predict_async
-    submit = futures.submit
+    if TYPE_CHECKING:
+
+        def predict_async(
+            self,
+            x: Row,
+            *,
+            context: Hashable | None = None,
+            deadline: float | None = None,
+            priority: int | None = None,
+        ) -> Coroutine[Any, Any, Prediction]:
+            """Ask for one prediction from an event loop."""
+            ...
+
+        def submit(
+            self,
+            x: Row,
+            *,
+            context: Hashable | None = None,
+            deadline: float | None = None,
+            priority: int | None = None,
+        ) -> PredictionFuture:
+            """Ask for one prediction without waiting."""
+            ...
+
+    else:
+        # Functions of the extension: a method of Python around them would cost as much as they do.
+        predict_async = loops.predict_async
+        submit = futures.submit
 
     @property
     def slo(self) -> float | None:

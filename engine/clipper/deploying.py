@@ -186,13 +186,14 @@ def _input_of(name: str, adapter: ModelAdapter, input: RowType | None, example: 
 
 
 def _buckets(adapter: ModelAdapter, given: Sequence[int] | None, input: RowType) -> tuple[int, ...]:
-    lengths = tuple(getattr(adapter, "length_buckets", ()) if given is None else given)
+    known: Sequence[int] = getattr(adapter, "length_buckets", ())
+    lengths = tuple(known if given is None else given)
     if not lengths:
         return ()
     tensors = [input] if isinstance(input, Tensor) else input.values()
     if not any(tensor.is_ragged for tensor in tensors):
         raise ValueError(f"length_buckets is {lengths!r}, but no input is ragged: leave it out")
-    if len(lengths) > 15 or list(lengths) != sorted(set(lengths)) or lengths[0] < 1:
+    if len(lengths) > 15 or list(lengths) != sorted(set(lengths)) or min(lengths) < 1:
         raise ValueError(f"length_buckets is {lengths!r}: give up to 15 lengths that rise, from 1")
     return lengths
 

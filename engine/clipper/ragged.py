@@ -38,7 +38,7 @@ class Ragged(Sequence[NDArray[Any]]):
     __slots__ = ("_offsets", "_values")
 
     def __init__(self, values: NDArray[Any], offsets: ArrayLike) -> None:
-        self._values = np.asarray(values)
+        self._values: NDArray[Any] = np.asarray(values)
         # A copy that nobody writes to: it is checked here, and trusted from here on.
         self._offsets: NDArray[np.int64] = np.array(offsets, np.int64)
         self._offsets.flags.writeable = False

@@ -1,12 +1,12 @@
 """Example rows: what they are, and batches of them as a model gets them."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .ragged import Ragged
-from .tensor import RowType, Tensor
+from .tensor import RowType, Tensor, is_named
 
 
 def check_example(given: Any, tensors: RowType | None) -> Any:
@@ -19,19 +19,19 @@ def check_example(given: Any, tensors: RowType | None) -> Any:
         What the model takes, where that is known.
     """
     if tensors is None:
-        if isinstance(given, Mapping):
+        if is_named(given):
             return {name: _value(value, None, name) for name, value in given.items()}
         return _value(given, None, "warmup")
     if isinstance(tensors, Tensor):
         return _value(given, tensors, "warmup")
-    if not isinstance(given, Mapping) or set(given) != set(tensors):
+    if not is_named(given) or set(given) != set(tensors):
         raise ValueError(f"warmup is {given!r}, but the input is {tensors!r}: give one row of each")
     return {name: _value(given[name], tensors[name], f"warmup[{name!r}]") for name in tensors}
 
 
 def type_of_example(example: Any) -> RowType:
     """Describe a row that was given as an example."""
-    if isinstance(example, Mapping):
+    if is_named(example):
         return {name: _type_of(value) for name, value in example.items()}
     return _type_of(example)
 
@@ -45,7 +45,7 @@ def batch_of(tensors: RowType, example: Any, rows: int) -> Any:
 
 def type_of_outputs(outputs: Any) -> RowType:
     """Describe one row of what a model returned for a batch of one."""
-    if isinstance(outputs, Mapping):
+    if is_named(outputs):
         return {name: _type_of_output(value) for name, value in outputs.items()}
     return _type_of_output(outputs)
 
@@ -105,12 +105,16 @@ def _type_of_output(outputs: Any) -> Tensor:
         raise TypeError("it returned None for a batch of one row: does it return its outputs?")
     if isinstance(outputs, Ragged):
         return Tensor(outputs.values.dtype, (None, *outputs.values.shape[1:]))
-    if isinstance(outputs, list) and outputs and isinstance(outputs[0], (bytes, str)):
+    if _is_list(outputs) and outputs and isinstance(outputs[0], (bytes, str)):
         return Tensor(type(outputs[0]))
-    array = np.asarray(outputs)
+    array: NDArray[Any] = np.asarray(outputs)
     if array.ndim == 0 or array.shape[0] != 1:
         raise ValueError(
             f"it returned an array of shape {array.shape} for a batch of one row: a model is "
             "called with a batch and returns one output for each row"
         )
     return Tensor(array.dtype, array.shape[1:])
+
+
+def _is_list(given: Any) -> TypeGuard[list[Any]]:
+    return isinstance(given, list)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -142,6 +142,11 @@ def _extended(dtype: Any) -> np.dtype[Any]:
         ) from None
 
 
+def is_named(given: Any) -> TypeGuard[Mapping[str, Any]]:
+    """Whether these are several tensors by name."""
+    return isinstance(given, Mapping)
+
+
 def check_row_type(given: Any, what: str) -> RowType:
     """Return a Tensor as it is, several as a dict with names that are identifiers.
 
@@ -152,7 +157,7 @@ def check_row_type(given: Any, what: str) -> RowType:
     """
     if isinstance(given, Tensor):
         return given
-    if isinstance(given, Mapping):
+    if is_named(given):
         named = dict(given)
         if not 1 <= len(named) <= 32:
             raise ValueError(f"{what} names {len(named)} tensors: give 1 to 32")

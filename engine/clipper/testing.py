@@ -13,12 +13,12 @@ Install pytest (and pytest-benchmark for ``serving_benchmark``), and the fixture
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from . import load
 from .application import Application
@@ -35,7 +35,7 @@ _DISABLED_SECONDS = 0.1
 
 
 @contextmanager
-def engine_of_one_test() -> Iterator[Engine]:
+def engine_of_one_test() -> Generator[Engine, None, None]:
     """Make an engine, and close it at the end.
 
     Raises
@@ -193,8 +193,8 @@ class _Batches:
 def _quantile(counts: Counter[int], p: float) -> int:
     """Return the least value that at least the share `p` of all does not exceed."""
     values = sorted(counts)
-    reached = np.cumsum([counts[value] for value in values])
-    return values[int(np.searchsorted(reached, p * reached[-1]))]
+    reached: NDArray[np.int64] = np.cumsum([counts[value] for value in values])
+    return values[int(np.searchsorted(reached, p * int(reached[-1])))]
 
 
 def _extra_info(result: LoadResult) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 from collections.abc import Hashable, Sequence
 from typing import Any, final
 
+from typing_extensions import disjoint_base
+
 from clipper.policies import BoundPolicy
 from clipper.tensor import Row, Rows
 
@@ -19,6 +21,7 @@ class ModelCore:
     def current(self) -> DeploymentCore | None: ...
     def switch(self, deployment: DeploymentCore | None) -> DeploymentCore | None: ...
 
+@disjoint_base
 class ApplicationCore:
     def __init__(
         self,

@@ -1,5 +1,5 @@
 from collections.abc import Callable, Hashable
-from typing import Any, final
+from typing import Any, Never, final
 
 from clipper.tensor import Row
 
@@ -8,6 +8,7 @@ from .predictions import Prediction
 
 @final
 class PredictionFuture:
+    def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     def result(self, timeout: float | None = None) -> Prediction: ...
     def exception(self, timeout: float | None = None) -> Exception | None: ...
     def done(self) -> bool: ...

@@ -1,15 +1,19 @@
 from collections.abc import Iterator
-from typing import Any, final, overload
+from typing import Any, Generic, Never, final, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import TypeVar
 
 from clipper.errors import Cause
 
+_OutputT = TypeVar("_OutputT", default=Any)
+
 @final
-class Prediction:
+class Prediction(Generic[_OutputT]):
+    def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     @property
-    def output(self) -> Any: ...
+    def output(self) -> _OutputT: ...
     @property
     def confidence(self) -> float: ...
     @property
@@ -29,6 +33,7 @@ class Prediction:
 
 @final
 class Predictions:
+    def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     @property
     def output(self) -> Any: ...
     @property

@@ -5,6 +5,8 @@ from libc.string cimport memcpy
 
 from clipper._core cimport native
 
+import types
+
 from clipper.errors import Cause
 
 cdef tuple _CAUSES = (None, *sorted(Cause, key=lambda cause: cause.value))
@@ -55,6 +57,10 @@ cdef class Prediction:
 
     def __init__(self):
         raise TypeError("predictions are made by applications: call predict()")
+
+    def __class_getitem__(cls, output):
+        """``Prediction[float]``, for annotations: a prediction whose output is a float."""
+        return types.GenericAlias(cls, output)
 
     cdef object keep(self, native.Outcome* outcome):
         """Take over the output's bytes. Cheap: a small array is made when somebody looks."""

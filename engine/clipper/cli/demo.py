@@ -1,5 +1,10 @@
 """``clipper demo``: real models, open-loop load, a table and a picture."""
 
+# The frameworks that it shows say little of their types.
+# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false
+
 import importlib.util
 import tempfile
 import time

@@ -94,14 +94,14 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(
+        self.body: nn.Sequential = nn.Sequential(
             convolution(channels_in, channels_out, 3, stride),
             nn.BatchNorm2d(channels_out),
             nn.ReLU(),
             convolution(channels_out, channels_out, 3, 1),
             nn.BatchNorm2d(channels_out),
         )
-        self.shortcut = nn.Sequential()
+        self.shortcut: nn.Sequential = nn.Sequential()
         if stride > 1 or channels_in != channels_out:
             self.shortcut = nn.Sequential(
                 convolution(channels_in, channels_out, 1, stride), nn.BatchNorm2d(channels_out)
