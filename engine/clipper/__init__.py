@@ -7,6 +7,8 @@
 7.0
 """
 
+import logging
+
 from .application import Application, Prediction, PredictionFuture, Predictions
 from .batching import Aimd, Deadline, Fixed, Quantile
 from .engine import Engine
@@ -34,6 +36,9 @@ from .model_protocol import ModelAdapter, Runner
 from .policies import MajorityVote, WeightedSplit
 from .ragged import Ragged
 from .tensor import Tensor
+
+# What is worth a record goes to the logger "clipper"; where it ends up is the application's choice.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __all__ = [
     "Aimd",

@@ -9,7 +9,9 @@ from clipper._core.serving cimport EngineCore
 import concurrent.futures
 import logging
 
-_log = logging.getLogger("clipper")
+from clipper.seldom import SeldomLog
+
+_callback_log = SeldomLog(logging.getLogger("clipper"))
 cdef double _LONGEST_TIMEOUT = 1e9  # seconds
 
 
@@ -130,7 +132,7 @@ cdef class PredictionFuture:
         try:
             fn(self)
         except BaseException:  # SystemExit too: the engine's only reaper runs it
-            _log.exception("a callback of %r raised", self)
+            _callback_log.exception("a callback of %r raised", self)
 
     cdef object _wait(self, object timeout):
         cdef native.Nanos until_ns = native.kNever
