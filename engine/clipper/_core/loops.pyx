@@ -13,12 +13,14 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libcpp.vector cimport vector
 
 from clipper._core cimport native
-from clipper._core.application cimport ApplicationCore, abandon
+from clipper._core.application cimport ApplicationCore, abandon, refuse_recursion
 from clipper._core.serving cimport EngineCore, run_batch
 
 import asyncio
 import weakref
 from contextvars import copy_context
+
+from clipper.errors import RecursionRefusedError
 
 _get_running_loop = asyncio.get_running_loop
 
@@ -35,6 +37,7 @@ cdef class LoopPort:
     cdef list applications
     cdef readonly int outstanding
     cdef bint scheduled
+    cdef bint leading                    # a model runs on the loop's own thread
     cdef object end_turn_method
     cdef object __weakref__
 
@@ -67,6 +70,7 @@ cdef class LoopPort:
         touched.swap(self.touched)
         self.applications = []
         self.mailbox.set_awake(True)
+        self.leading = True
         try:
             while reached < touched.size():
                 batch = (<ApplicationCore>applications[reached]).lead_at_turn_end(
@@ -75,6 +79,7 @@ cdef class LoopPort:
                 if batch != NULL:
                     run_batch(self.core, batch)
         finally:
+            self.leading = False
             # A model may raise what ends loops: the rows of the others must still find a driver.
             while reached < touched.size():
                 touched[reached].wake_a_driver()
@@ -350,6 +355,7 @@ def predict_async(ApplicationCore application, x, *, context=None, deadline=None
     answer.query = application.core.submit(application.handle, columns, 1, &asking)
     Py_INCREF(answer)  # the query's, until its letter is read
     port.outstanding += 1
+            self.leading = False
     if asking.will_lead and answer.query.first_ask.deployment() != NULL:
         port.touch(application, answer.query.first_ask.deployment(), loop)
     return answer
