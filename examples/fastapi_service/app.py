@@ -104,7 +104,7 @@ async def complain(request: Request, error: ValueError) -> JSONResponse:
 
 
 @app.get("/describe")
-def describe(request: Request) -> dict[str, Any]:
+async def describe(request: Request) -> dict[str, Any]:
     """Show the engine's counters."""
     counters: dict[str, Any] = request.app.state.engine.describe()
     return counters

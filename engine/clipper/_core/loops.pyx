@@ -355,9 +355,14 @@ def predict_async(ApplicationCore application, x, *, context=None, deadline=None
     answer.query = application.core.submit(application.handle, columns, 1, &asking)
     Py_INCREF(answer)  # the query's, until its letter is read
     port.outstanding += 1
-            self.leading = False
     if asking.will_lead and answer.query.first_ask.deployment() != NULL:
         port.touch(application, answer.query.first_ask.deployment(), loop)
+    if not port.leading:  # else the loop goes on once the model has returned, and may well await
+        try:
+            refuse_recursion(answer.query)
+        except RecursionRefusedError:
+            answer.cancel()
+            raise
     return answer
 
 
