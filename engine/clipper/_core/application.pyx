@@ -271,21 +271,23 @@ cdef class ApplicationCore:
         cdef uint64_t rows = query.rows
         try:
             self.core.engine.get().collect(query[0], held_ns, outcome)
-            made.why = [None] * rows if outcome.all_answered else whys_of(&outcome, rows)
+            made._rows = rows
             made.output = self._outputs_of(&outcome, rows)
-            made.confidence = confidences_of(&outcome, rows)
+            if not outcome.all_answered:
+                made._why = whys_of(&outcome, rows)
+            if not outcome.all_answered or outcome.confidences != NULL:
+                made._confidence = confidences_of(&outcome, rows)
             made._asked = [asked_rows(query, i, outcome.all_answered and query.asks == 1)
                            for i in range(query.asks) if query.ask(i).deployment() != NULL]
         finally:
             made._number = (<unsigned long long>query.generation << 32) | query.slot
             self.core.engine.get().release(query[0])
-        made.is_default = np.zeros(rows, bool)
         if not outcome.all_answered:
-            made.is_default[:] = [cause is not None for cause in made.why]
-            made.confidence[made.is_default] = 0.0
+            made._is_default = np.array([cause is not None for cause in made._why], bool)
+            made._confidence[made._is_default] = 0.0
         if not outcome.all_answered or not self.output.is_plain:
             made.output = self.output.finish_rows(
-                made.output, None if outcome.all_answered else made.is_default, self._defaults)
+                made.output, made._is_default, self._defaults)
         made._has_default = self.has_default
         made._default = self.default
         made._latency_ns = outcome.latency_ns

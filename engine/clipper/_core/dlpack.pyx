@@ -5,7 +5,6 @@ from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid, PyCapsul
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t
 
-from clipper._core cimport native
 from clipper._core.tensors cimport Spec
 
 cdef enum:
@@ -26,8 +25,7 @@ cdef void free_unused_capsule(object capsule) noexcept:
 
 cdef object make_capsule(Spec spec, void* data, Py_ssize_t rows, object owner):
     """A capsule over `rows` rows at `data`, which `owner` keeps alive."""
-    cdef native.TensorSpec native_spec = spec.to_native()
-    cdef int dimensions = len(spec.shape) + 1
+    cdef int dimensions = spec.ndim + 1
     cdef DLManagedTensor* tensor = <DLManagedTensor*>PyMem_RawMalloc(
         sizeof(DLManagedTensor) + dimensions * sizeof(int64_t))
     if tensor == NULL:
@@ -41,8 +39,8 @@ cdef object make_capsule(Spec spec, void* data, Py_ssize_t rows, object owner):
     tensor.dl_tensor.device.device_type = kDLCPU
     tensor.dl_tensor.device.device_id = 0
     tensor.dl_tensor.ndim = dimensions
-    tensor.dl_tensor.dtype.code = <unsigned char><int>native_spec.dtype.code
-    tensor.dl_tensor.dtype.bits = native_spec.dtype.bits
+    tensor.dl_tensor.dtype.code = spec.dlpack_code
+    tensor.dl_tensor.dtype.bits = spec.bits
     tensor.dl_tensor.dtype.lanes = 1
     tensor.dl_tensor.shape = shape
     tensor.dl_tensor.strides = NULL  # C-contiguous

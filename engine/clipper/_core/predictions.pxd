@@ -26,9 +26,11 @@ cdef class Prediction:
 
 cdef class Predictions:
     cdef readonly object output
-    cdef readonly object confidence
-    cdef readonly object is_default
-    cdef readonly list why
+    cdef Py_ssize_t _rows
+    # None where all rows were answered with confidence 1, until somebody looks.
+    cdef object _confidence
+    cdef object _is_default
+    cdef list _why
     cdef object _default
     cdef bint _has_default
     cdef native.Nanos _latency_ns

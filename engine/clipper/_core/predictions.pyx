@@ -7,6 +7,8 @@ from clipper._core cimport native
 
 import types
 
+import numpy as np
+
 from clipper.errors import Cause
 
 cdef tuple _CAUSES = (None, *sorted(Cause, key=lambda cause: cause.value))
@@ -145,6 +147,24 @@ cdef class Predictions:
         raise TypeError("predictions are made by applications: call predict_many()")
 
     @property
+    def confidence(self):
+        if self._confidence is None:
+            self._confidence = np.ones(self._rows, np.float32)
+        return self._confidence
+
+    @property
+    def is_default(self):
+        if self._is_default is None:
+            self._is_default = np.zeros(self._rows, bool)
+        return self._is_default
+
+    @property
+    def why(self):
+        if self._why is None:
+            self._why = [None] * self._rows
+        return self._why
+
+    @property
     def latency(self):
         """Seconds from the call to the last answer."""
         return self._latency_ns * 1e-9
@@ -155,7 +175,7 @@ cdef class Predictions:
         return self._engine.query_id(self._number)
 
     def __len__(self):
-        return len(self.why)
+        return self._rows
 
     def __getitem__(self, index):
         if isinstance(index, slice):

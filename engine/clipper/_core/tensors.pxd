@@ -10,6 +10,8 @@ cdef class Spec:
     cdef readonly bint ragged
     cdef readonly str kind               # "array", "bytes" or "text"
     cdef readonly Py_ssize_t item_bytes
+    cdef unsigned char dlpack_code
+    cdef unsigned char bits              # of one element
     cdef int type_num
     cdef int ndim                        # of one row, or of one item of a ragged one
     cdef cnp.npy_intp dims[32]           # dims[0] is the batch axis, set per use

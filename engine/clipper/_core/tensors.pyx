@@ -36,6 +36,9 @@ cdef class Spec:
         self.ragged = tensor.is_ragged
         self.kind = tensor.kind
         self.item_bytes = tensor.item_bytes
+        # What NumPy does not know itself is a brain float to DLPack, or nothing at all.
+        self.dlpack_code = <int>_CODES.get(tensor.dtype.kind, <int>native.DTypeCode.kBfloat)
+        self.bits = 8 * tensor.dtype.itemsize
         self.type_num = (<cnp.dtype>tensor.dtype).num
         self.ndim = len(self.shape)
         for i in range(self.ndim):
@@ -43,10 +46,8 @@ cdef class Spec:
 
     cdef native.TensorSpec to_native(self) except *:
         cdef native.TensorSpec spec
-        # What NumPy does not know itself is a brain float to DLPack, or nothing at all.
-        spec.dtype.code = <native.DTypeCode><int>_CODES.get(
-            self.dtype.kind, <int>native.DTypeCode.kBfloat)
-        spec.dtype.bits = 8 * self.dtype.itemsize
+        spec.dtype.code = <native.DTypeCode>self.dlpack_code
+        spec.dtype.bits = self.bits
         spec.ragged = self.ragged
         for extent in self.shape:
             spec.shape.push_back(extent)
