@@ -24,19 +24,19 @@ void add(std::atomic<T>& counter, T by) noexcept {
 Replica::Replica(Deployment& deployment, std::vector<std::unique_ptr<Controller>> controllers,
                  std::uint32_t most_in_flight)
     : deployment_(deployment),
-      controllers_(std::move(controllers)),
+      kept_controllers_(std::move(controllers)),
       most_in_flight_(std::clamp(most_in_flight, 1u, kMostInFlight)) {
   for (Batch& batch : batches_) batch.replica = this;
-  for (std::size_t lane = 0; lane < controllers_.size(); ++lane) {
-    current_[lane].store(controllers_[lane].get(), std::memory_order_relaxed);
+  for (std::size_t lane = 0; lane < kept_controllers_.size(); ++lane) {
+    current_[lane].store(kept_controllers_[lane].get(), std::memory_order_relaxed);
   }
 }
 
 void Replica::set_controller(Lane lane, std::unique_ptr<Controller> controller) {
   {
     const std::scoped_lock lock(set_mutex_);
-    controllers_.push_back(std::move(controller));
-    current_[lane].store(controllers_.back().get(), std::memory_order_release);
+    kept_controllers_.push_back(std::move(controller));
+    current_[lane].store(kept_controllers_.back().get(), std::memory_order_release);
   }
   // The one before may have put something off that this one would not.
   has_new_controller_.store(true, std::memory_order_seq_cst);
@@ -66,7 +66,7 @@ void Replica::start(Batch& batch) noexcept {
 }
 
 void Replica::predict_end(const Batch& batch, Nanos begins_ns) noexcept {
-  const Nanos expected_ns = controllers_[batch.lane]->drain_ns(batch.rows, kNever);
+  const Nanos expected_ns = controller(batch.lane).drain_ns(batch.rows, kNever);
   predicted_end_ns_.store(begins_ns + batch.bound_ns, std::memory_order_relaxed);
   expected_end_ns_.store(saturating_add(begins_ns, expected_ns), std::memory_order_relaxed);
 }

@@ -107,7 +107,7 @@ class Replica {
   Deployment& deployment_;
   std::array<std::atomic<Controller*>, kMaxLanes> current_{};  // nullptr: no such lane
   std::mutex set_mutex_;                                       // guards what follows
-  std::vector<std::unique_ptr<Controller>> controllers_;       // all there ever were
+  std::vector<std::unique_ptr<Controller>> kept_controllers_;  // all there ever were
   const std::uint32_t most_in_flight_;
   std::array<Batch, kMostInFlight> batches_;
   std::atomic<std::uint32_t> in_flight_{0};
