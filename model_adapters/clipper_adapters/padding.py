@@ -105,13 +105,13 @@ class Padder:
         who: str,
         mask_dtypes: Mapping[str, np.dtype[Any]] | None = None,
     ) -> None:
-        self.ragged = [name for name, tensor in inputs.items() if tensor.is_ragged]
+        self.ragged: list[str] = [name for name, tensor in inputs.items() if tensor.is_ragged]
         self._who = who
         self._inputs = dict(inputs)
         self._buckets = tuple(pad.buckets)
         value = pad.value
         told = value if isinstance(value, Mapping) else dict.fromkeys(self.ragged, value)
-        self.masks = mask_names(pad, self.ragged)
+        self.masks: dict[str, str] = mask_names(pad, self.ragged)
         for name in [*told, *self.masks]:
             if name not in self.ragged:
                 raise ValueError(

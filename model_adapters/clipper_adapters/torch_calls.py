@@ -134,9 +134,9 @@ def _by_name(returned: Any, outputs: Outputs, who: str) -> Mapping[str, Any]:
             f"{who} returned a {type(returned).__name__}; expected a tensor, a dict or a tuple of "
             "tensors: wrap the model so that it returns one of them"
         )
-    if hasattr(returned, "_asdict"):
-        fields: Mapping[str, Any] = returned._asdict()
-        return fields
+    as_dict: Callable[[], Mapping[str, Any]] | None = getattr(returned, "_asdict", None)
+    if as_dict is not None:
+        return as_dict()
     if outputs is None or isinstance(outputs, str):
         raise TypeError(
             f"{who} returned a {type(returned).__name__} of {len(returned)}, whose parts have no "

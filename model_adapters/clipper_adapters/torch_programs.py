@@ -75,15 +75,15 @@ def inputs_of_program(
     ValueError
         If an input is no tensor or has no dynamic batch axis, or a mask is not an input.
     """
-    nodes = program.graph_signature.user_inputs
+    nodes: tuple[Any, ...] = tuple(program.graph_signature.user_inputs)
     what = f"TorchModel got {str(path)!r}, exported with the inputs {', '.join(map(str, nodes))}"
-    spec = program.call_spec.in_spec
+    spec: Any = program.call_spec.in_spec  # its class is torch's own affair
     # torch 2.4 has the attribute only.
     by_position, by_keyword = spec.children() if hasattr(spec, "children") else spec.children_specs
     if by_position.num_children + by_keyword.num_children != len(nodes):
         raise ValueError(f"{what}, some of which are parts of one argument; export each by itself")
     # A node is called like its argument, unless Python has that name; keywords keep their own.
-    names = [*nodes[: by_position.num_children], *(by_keyword.context or ())]
+    names: list[Any] = [*nodes[: by_position.num_children], *(by_keyword.context or ())]
     values = {node.name: node.meta.get("val") for node in program.graph.nodes}
     tensors: dict[str, torch.Tensor] = {}
     for name, node in zip(names, nodes, strict=True):

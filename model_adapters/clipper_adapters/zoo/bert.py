@@ -74,11 +74,13 @@ class SentenceEncoder(nn.Module):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.words = nn.Embedding(config.vocabulary, config.width)
-        self.positions = nn.Embedding(config.positions, config.width)
-        self.types = nn.Embedding(config.types, config.width)
-        self.norm = nn.LayerNorm(config.width, config.epsilon)
-        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
+        self.words: nn.Embedding = nn.Embedding(config.vocabulary, config.width)
+        self.positions: nn.Embedding = nn.Embedding(config.positions, config.width)
+        self.types: nn.Embedding = nn.Embedding(config.types, config.width)
+        self.norm: nn.LayerNorm = nn.LayerNorm(config.width, config.epsilon)
+        self.layers: nn.ModuleList = nn.ModuleList(
+            EncoderLayer(config) for _ in range(config.layers)
+        )
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Embed rows of tokens.
@@ -113,15 +115,15 @@ class EncoderLayer(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         width = config.width
-        self.heads = config.heads
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.mixed = nn.Linear(width, width)
-        self.mixed_norm = nn.LayerNorm(width, config.epsilon)
-        self.inner = nn.Linear(width, config.inner_width)
-        self.outer = nn.Linear(config.inner_width, width)
-        self.outer_norm = nn.LayerNorm(width, config.epsilon)
+        self.heads: int = config.heads
+        self.query: nn.Linear = nn.Linear(width, width)
+        self.key: nn.Linear = nn.Linear(width, width)
+        self.value: nn.Linear = nn.Linear(width, width)
+        self.mixed: nn.Linear = nn.Linear(width, width)
+        self.mixed_norm: nn.LayerNorm = nn.LayerNorm(width, config.epsilon)
+        self.inner: nn.Linear = nn.Linear(width, config.inner_width)
+        self.outer: nn.Linear = nn.Linear(config.inner_width, width)
+        self.outer_norm: nn.LayerNorm = nn.LayerNorm(width, config.epsilon)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """Return the next states, (n, length, width); `bias` is added to what attention weighs."""

@@ -88,7 +88,7 @@ class MiniLM(TorchModel):
         assert isinstance(self.output, Tensor)
         (self._width,) = self.output.item_shape
         if self._takes_text:
-            self.input = Tensor("text")
+            self.input: Tensor = Tensor("text")
 
     @property
     def length_buckets(self) -> tuple[int, ...]:
