@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from ._core.application import check_priority
+from ._core.arguments import check_priority
 from ._core.rows import RowSpec
 from ._core.serving import DeploymentCore, EngineCore
 from .batching import Strategy, check_max_queue, largest_batch

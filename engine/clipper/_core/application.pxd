@@ -35,4 +35,3 @@ cdef class ApplicationCore:
 
 cdef void abandon(native.Engine* engine, native.Query* query) noexcept
 cdef int refuse_recursion(native.Query* query) except -1
-cdef native.Nanos nanoseconds(object seconds, str what) except? -1

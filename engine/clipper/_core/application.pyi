@@ -10,8 +10,6 @@ from .predictions import Prediction, Predictions
 from .rows import RowSpec
 from .serving import DeploymentCore, EngineCore
 
-def check_priority(priority: int) -> int: ...
-
 @final
 class ModelCore:
     def __new__(cls, core: EngineCore, name: str) -> ModelCore: ...

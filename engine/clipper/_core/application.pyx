@@ -1,7 +1,6 @@
 """Applications in the hot path: ask, wait or lead, take the answer."""
 
 cimport cython
-cimport numpy as cnp
 from libc.stdint cimport uint64_t
 from libcpp.memory cimport unique_ptr
 from libcpp.string cimport string
@@ -9,18 +8,16 @@ from libcpp.utility cimport move
 from libcpp.vector cimport vector
 
 from clipper._core cimport native
-from clipper._core.predictions cimport Prediction, Predictions, cause_of, take_memory
+from clipper._core.arguments cimport context_hash, nanoseconds, priority_of
+from clipper._core.predictions cimport (
+    Prediction, Predictions, asked_of, asked_rows, confidences_of, take_memory, whys_of,
+)
 from clipper._core.rows cimport RowSpec
 from clipper._core.serving cimport DeploymentCore, EngineCore, run_batch
-
-import hashlib
-import operator
 
 import numpy as np
 
 from clipper.errors import PREDICTION_ERRORS, Cause, RecursionRefusedError
-
-cnp.import_array()
 
 # A caller that blocks runs a batch itself up to a tenth of its time, and up to this bound in any
 # case; longer ones are left to the replica's thread.
@@ -380,42 +377,6 @@ cdef extern from "Python.h":
     int check_signals "PyErr_CheckSignals"() except -1
 
 
-cdef native.Nanos nanoseconds(object seconds, str what) except? -1:
-    """Seconds as given by a user."""
-    cdef double value
-    try:
-        value = seconds
-    except TypeError:
-        raise TypeError(f"{what} is {seconds!r}: give seconds as a number, such as 0.02") from None
-    if not 0.0 < value < 1e9:
-        raise ValueError(f"{what} is {seconds!r}: give seconds above 0, such as 0.02 for 20 ms")
-    return <native.Nanos>(value * 1e9)
-
-
-cdef native.Priority priority_of(object priority) except? -1:
-    """A priority as given by a user."""
-    if isinstance(priority, bool) or not hasattr(priority, "__index__"):
-        raise TypeError(f"priority is {priority!r}: give an integer from {native.kLeastPriority} "
-                        f"to {native.kMostPriority}, larger is more urgent")
-    value = operator.index(priority)
-    if not native.kLeastPriority <= value <= native.kMostPriority:
-        raise ValueError(f"priority is {priority!r}: give an integer from "
-                         f"{native.kLeastPriority} to {native.kMostPriority}, larger is more "
-                         "urgent")
-    return value
-
-
-def check_priority(priority):
-    """Return a priority as the core takes it, or raise with what to give instead."""
-    return priority_of(priority)
-
-
-cdef uint64_t context_hash(object context) except? 0:
-    """Spread evenly over 64 bits, and the same in every process."""
-    digest = hashlib.blake2b(repr(context).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
-
-
 cdef native.Nanos lead_limit_ns(native.Query* query) noexcept:
     if query.deadline_ns == native.kNever:
         return _LEAD_LIMIT_BEST_EFFORT_NS
@@ -430,47 +391,3 @@ cdef int refuse_recursion(native.Query* query) except -1:
             f"model {name!r} asked itself while it ran a batch, which would wait for itself: call "
             "the model's function directly instead")
     return 0
-
-
-cdef object asked_of(native.Query* query, unsigned int row):
-    """The deployment asked, or for several the tuple of (deployment, cause or None)."""
-    cdef native.Deployment* deployment
-    if query.asks == 1:
-        deployment = query.first_ask.deployment()
-        return None if deployment == NULL else <DeploymentCore>deployment.owner
-    asked = []
-    for i in range(query.asks):
-        deployment = query.ask(i).deployment()
-        if deployment != NULL:
-            asked.append((<DeploymentCore>deployment.owner, cause_of(query.ask(i).cause(row))))
-    return tuple(asked)
-
-
-cdef object asked_rows(native.Query* query, unsigned int index, bint all_answered):
-    """One asked deployment with the causes of all rows, or None where all were answered.
-
-    REQUIRES: the ask has a deployment.
-    """
-    cdef native.Deployment* deployment = query.ask(index).deployment()
-    if all_answered:
-        return (<DeploymentCore>deployment.owner, None)
-    causes = [cause_of(query.ask(index).cause(row)) for row in range(query.rows)]
-    return (<DeploymentCore>deployment.owner,
-            causes if any(cause is not None for cause in causes) else None)
-
-
-cdef list whys_of(native.Outcome* outcome, Py_ssize_t rows):
-    cdef Py_ssize_t i
-    if outcome.causes == NULL:
-        return [cause_of(outcome.cause)] * rows
-    return [cause_of(outcome.causes[i]) for i in range(rows)]
-
-
-cdef object confidences_of(native.Outcome* outcome, Py_ssize_t rows):
-    cdef Py_ssize_t i
-    cdef cnp.ndarray made = np.ones(rows, np.float32)
-    cdef float* values = <float*>cnp.PyArray_DATA(made)
-    if outcome.confidences != NULL:
-        for i in range(rows):
-            values[i] = outcome.confidences[i]
-    return made

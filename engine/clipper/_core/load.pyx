@@ -6,7 +6,8 @@ from libc.stdint cimport int64_t, uint32_t
 from libcpp.memory cimport unique_ptr
 
 from clipper._core cimport native
-from clipper._core.application cimport ApplicationCore, nanoseconds
+from clipper._core.application cimport ApplicationCore
+from clipper._core.arguments cimport nanoseconds
 
 import numpy as np
 

@@ -43,3 +43,7 @@ cdef class Predictions:
 
 cdef object cause_of(native.Cause cause)
 cdef object take_memory(native.OutputRows* holder)
+cdef object asked_of(native.Query* query, unsigned int row)
+cdef object asked_rows(native.Query* query, unsigned int index, bint all_answered)
+cdef list whys_of(native.Outcome* outcome, Py_ssize_t rows)
+cdef object confidences_of(native.Outcome* outcome, Py_ssize_t rows)

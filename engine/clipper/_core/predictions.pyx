@@ -1,15 +1,19 @@
 """What a caller gets: one prediction, or those of all rows of a call."""
 
 cimport cython
+cimport numpy as cnp
 from libc.string cimport memcpy
 
 from clipper._core cimport native
+from clipper._core.serving cimport DeploymentCore
 
 import types
 
 import numpy as np
 
 from clipper.errors import Cause
+
+cnp.import_array()
 
 cdef tuple _CAUSES = (None, *sorted(Cause, key=lambda cause: cause.value))
 
@@ -206,3 +210,47 @@ cdef class Predictions:
     def __repr__(self):
         defaults = int(self.is_default.sum())
         return f"Predictions(n={len(self)}, defaults={defaults})"
+
+
+cdef object asked_of(native.Query* query, unsigned int row):
+    """The deployment asked, or for several the tuple of (deployment, cause or None)."""
+    cdef native.Deployment* deployment
+    if query.asks == 1:
+        deployment = query.first_ask.deployment()
+        return None if deployment == NULL else <DeploymentCore>deployment.owner
+    asked = []
+    for i in range(query.asks):
+        deployment = query.ask(i).deployment()
+        if deployment != NULL:
+            asked.append((<DeploymentCore>deployment.owner, cause_of(query.ask(i).cause(row))))
+    return tuple(asked)
+
+
+cdef object asked_rows(native.Query* query, unsigned int index, bint all_answered):
+    """One asked deployment with the causes of all rows, or None where all were answered.
+
+    REQUIRES: the ask has a deployment.
+    """
+    cdef native.Deployment* deployment = query.ask(index).deployment()
+    if all_answered:
+        return (<DeploymentCore>deployment.owner, None)
+    causes = [cause_of(query.ask(index).cause(row)) for row in range(query.rows)]
+    return (<DeploymentCore>deployment.owner,
+            causes if any(cause is not None for cause in causes) else None)
+
+
+cdef list whys_of(native.Outcome* outcome, Py_ssize_t rows):
+    cdef Py_ssize_t i
+    if outcome.causes == NULL:
+        return [cause_of(outcome.cause)] * rows
+    return [cause_of(outcome.causes[i]) for i in range(rows)]
+
+
+cdef object confidences_of(native.Outcome* outcome, Py_ssize_t rows):
+    cdef Py_ssize_t i
+    cdef cnp.ndarray made = np.ones(rows, np.float32)
+    cdef float* values = <float*>cnp.PyArray_DATA(made)
+    if outcome.confidences != NULL:
+        for i in range(rows):
+            values[i] = outcome.confidences[i]
+    return made
