@@ -19,6 +19,7 @@ from .errors import (
     ApplicationNotFoundError,
     ModelNotFoundError,
 )
+from .linking import check_links, check_objective
 from .model import Deployment, Model
 from .model_protocol import ModelAdapter
 from .policies import Policy
@@ -279,18 +280,7 @@ class Engine:
         """
         self._core.check_usable()
         linked = [self.model(model) for model in models]
-        if not linked or len(set(models)) != len(linked):
-            raise ValueError(f"models={list(models)!r}: name at least one, each once")
-        if policy is None and len(linked) > 1:
-            raise ValueError(
-                f"application {name!r} links {len(linked)} models: say how to choose among them "
-                "with policy=, such as MajorityVote() or WeightedSplit({...})"
-            )
-        if min_confidence is not None and not 0.0 <= min_confidence <= 1.0:
-            raise ValueError(f"min_confidence is {min_confidence!r}: give a number from 0 to 1")
-        for model in linked:
-            _check_fits(model, linked[0])
-            _check_objective(slo, model)
+        check_links(name, linked, slo=slo, policy=policy, min_confidence=min_confidence)
         with self._lock:
             if name in self._applications:
                 raise AlreadyExistsError(
@@ -403,7 +393,7 @@ class Engine:
 
     def _new_model(self, request: DeployRequest, deployment: Deployment, default: Any) -> Model:
         name, core = request.name, deployment.core
-        _check_objective_of(request.slo, name, deployment)
+        check_objective(request.slo, name, deployment)
         specs = (core.input.tensors, core.output.tensors)
         # A name that was undeployed keeps its place in the core, as applications may still link it.
         # They hold on to its specs: a model with others gets a place of its own.
@@ -419,29 +409,6 @@ class Engine:
         model._slo = request.slo
         model._model_names = (name,)
         return model
-
-
-def _check_fits(model: Model, first: Model) -> None:
-    if (model.input.tensors, model.output.tensors) != (first.input.tensors, first.output.tensors):
-        raise ValueError(
-            f"models {first.name!r} and {model.name!r} do not fit into one application: "
-            f"{first.input.tensors!r} → {first.output.tensors!r} against "
-            f"{model.input.tensors!r} → {model.output.tensors!r}"
-        )
-
-
-def _check_objective(slo: float | None, model: Model) -> None:
-    if model._current is not None:
-        _check_objective_of(slo, model.name, model._current)
-
-
-def _check_objective_of(slo: float | None, name: str, deployment: Deployment) -> None:
-    latency = deployment.single_row_seconds
-    if slo is not None and latency is not None and slo <= latency:
-        raise ValueError(
-            f"slo is {slo * 1e3:g} ms, but model {name!r} takes {latency * 1e3:.3g} ms for one row "
-            "(median, measured while it was warmed up): give an objective above that"
-        )
 
 
 def _retire(deployments: list[Deployment], timeout: float) -> None:

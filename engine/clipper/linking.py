@@ -1,0 +1,50 @@
+"""What an application may link: models that fit together and can keep its objective."""
+
+from collections.abc import Sequence
+
+from .model import Deployment, Model
+from .policies import Policy
+
+
+def check_links(
+    name: str,
+    models: Sequence[Model],
+    *,
+    slo: float | None,
+    policy: Policy | None,
+    min_confidence: float | None,
+) -> None:
+    """Raise ValueError unless an application of these models can serve."""
+    names = [model.name for model in models]
+    if not models or len(set(names)) != len(models):
+        raise ValueError(f"models={names!r}: name at least one, each once")
+    if policy is None and len(models) > 1:
+        raise ValueError(
+            f"application {name!r} links {len(models)} models: say how to choose among them "
+            "with policy=, such as MajorityVote() or WeightedSplit({...})"
+        )
+    if min_confidence is not None and not 0.0 <= min_confidence <= 1.0:
+        raise ValueError(f"min_confidence is {min_confidence!r}: give a number from 0 to 1")
+    for model in models:
+        _check_fits(model, models[0])
+        if model._current is not None:
+            check_objective(slo, model.name, model._current)
+
+
+def check_objective(slo: float | None, name: str, deployment: Deployment) -> None:
+    """Raise ValueError if a single row takes longer than the objective."""
+    latency = deployment.single_row_seconds
+    if slo is not None and latency is not None and slo <= latency:
+        raise ValueError(
+            f"slo is {slo * 1e3:g} ms, but model {name!r} takes {latency * 1e3:.3g} ms for one row "
+            "(median, measured while it was warmed up): give an objective above that"
+        )
+
+
+def _check_fits(model: Model, first: Model) -> None:
+    if (model.input.tensors, model.output.tensors) != (first.input.tensors, first.output.tensors):
+        raise ValueError(
+            f"models {first.name!r} and {model.name!r} do not fit into one application: "
+            f"{first.input.tensors!r} → {first.output.tensors!r} against "
+            f"{model.input.tensors!r} → {model.output.tensors!r}"
+        )
