@@ -1,17 +1,18 @@
 #include "selection/majority_vote.h"
 
-#include <numeric>
+#include <algorithm>
 
 namespace clipper {
 
-std::size_t MajorityVote::select(const SelectionInput& input,
-                                 std::span<std::uint16_t> chosen) noexcept {
-  std::iota(chosen.begin(), chosen.begin() + input.models, std::uint16_t{0});
-  return input.models;
+std::size_t MajorityVote::select(const SelectionInput& input, PolicyState /*state*/,
+                                 std::span<Choice> chosen) const noexcept {
+  const std::uint16_t asked = std::min(input.models, input.most);
+  for (std::uint16_t model = 0; model < asked; ++model) chosen[model] = {model};
+  return asked;
 }
 
-Combined MajorityVote::combine(std::span<const Answer> answers, const OutputLayout& layout,
-                               std::byte* /*output*/) const noexcept {
+Combined MajorityVote::combine(std::span<const Answer> answers, PolicyState /*state*/,
+                               const OutputLayout& layout, std::byte* /*output*/) const noexcept {
   std::size_t winner = 0;
   std::size_t most = 0;
   // Quadratic in the number of models, which is small; and nothing is allocated.

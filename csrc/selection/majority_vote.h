@@ -12,9 +12,10 @@ namespace clipper {
 
 class MajorityVote final : public Policy {
  public:
-  [[nodiscard]] std::size_t select(const SelectionInput& input,
-                                   std::span<std::uint16_t> chosen) noexcept override;
-  [[nodiscard]] Combined combine(std::span<const Answer> answers, const OutputLayout& layout,
+  [[nodiscard]] std::size_t select(const SelectionInput& input, PolicyState state,
+                                   std::span<Choice> chosen) const noexcept override;
+  [[nodiscard]] Combined combine(std::span<const Answer> answers, PolicyState state,
+                                 const OutputLayout& layout,
                                  std::byte* output) const noexcept override;
 };
 

@@ -1,25 +1,42 @@
 // The interface of all selection policies: which models to ask, what to make of their answers, and
 // what to learn from feedback.
 //
-// Thread safety: every method may be called from any thread at once; a policy that learns keeps its
-// state in atomics or in the context's state that it is handed.
+// A policy is immutable. What it learns lies in the state that it is handed: numbers of one context
+// of one application, or of the application itself. Models are named by their place in the
+// application's list.
+//
+// Thread safety: every method may be called from any thread at once, with the same state: updates
+// are atomic, and a reader may see some of the numbers before an update and some after it.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 
+#include "base/errors.h"
 #include "base/output_layout.h"
 
 namespace clipper {
 
-/// What a policy may know about a query when it chooses. Models are named by their place in the
-/// application's list.
+/// What a policy has learned: state_words() numbers, all accesses relaxed.
+using PolicyState = std::span<std::atomic<double>>;
+
+/// What a policy may know about a query when it chooses.
 struct SelectionInput {
   std::uint16_t models = 1;   ///< how many are linked
   std::uint64_t context = 0;  ///< hash of the caller's context
   bool has_context = false;
   std::uint64_t random = 0;  ///< fresh random bits for this query
+  /// Under load: ask no more than so many, the ones it trusts most. >= 1.
+  std::uint16_t most = std::numeric_limits<std::uint16_t>::max();
+};
+
+/// A model to ask, and how probable it was that it would be.
+struct Choice {
+  std::uint16_t model = 0;
+  float propensity = 1.0F;
 };
 
 /// One asked model's answer for one row.
@@ -36,29 +53,52 @@ struct Combined {
   float confidence = 0.0F;  ///< weighted share of agreement, in [0, 1]
 };
 
+/// What feedback says of one model that was asked.
 struct Observation {
-  std::uint64_t context = 0;
-  bool has_context = false;
   std::uint16_t model = 0;
-  float loss = 0.0F;  ///< in [0, 1]
+  float loss = 0.0F;        ///< in [0, 1]
+  float propensity = 1.0F;  ///< of the choice that asked it
+};
+
+/// How one model that was asked served a query, feedback or not.
+struct Service {
+  std::uint16_t model = 0;
+  Cause cause = Cause::kNone;  ///< of the first row; kNone: it answered
+  bool in_time = false;        ///< its answer was there by the deadline
 };
 
 class Policy {
  public:
   virtual ~Policy() = default;
 
+  /// How many numbers it learns for an application of so many models; 0: it learns nothing.
+  [[nodiscard]] virtual std::size_t state_words(std::uint16_t /*models*/) const noexcept {
+    return 0;
+  }
+  /// Makes the state of somebody of whom nothing is known.
+  virtual void begin(PolicyState state) const noexcept {
+    for (std::atomic<double>& number : state) number.store(0.0, std::memory_order_relaxed);
+  }
+
   /// Writes the chosen models to `chosen`, which has room for all of them, and returns how many:
   /// >= 1.
-  [[nodiscard]] virtual std::size_t select(const SelectionInput& input,
-                                           std::span<std::uint16_t> chosen) noexcept = 0;
+  [[nodiscard]] virtual std::size_t select(const SelectionInput& input, PolicyState state,
+                                           std::span<Choice> chosen) const noexcept = 0;
 
   /// Makes one row out of any subset of answers: names one of them, or writes `output`, which is
   /// prepared.
-  [[nodiscard]] virtual Combined combine(std::span<const Answer> answers,
+  [[nodiscard]] virtual Combined combine(std::span<const Answer> answers, PolicyState state,
                                          const OutputLayout& layout,
                                          std::byte* output) const noexcept = 0;
 
-  virtual void observe(const Observation& /*observation*/) noexcept {}
+  /// Learns from feedback on one row: one observation for each model whose answer is known.
+  virtual void observe(std::span<const Observation> /*observations*/,
+                       PolicyState /*state*/) const noexcept {}
+
+  /// Learns from how the models serve. Called once for every query, when it is collected.
+  virtual void watch(std::span<const Service> /*services*/, PolicyState /*state*/) const noexcept {}
+  /// Whether watch() does anything.
+  [[nodiscard]] virtual bool watches() const noexcept { return false; }
 };
 
 }  // namespace clipper

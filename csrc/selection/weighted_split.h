@@ -16,9 +16,10 @@ class WeightedSplit final : public Policy {
   /// finite and >= 0 and one is positive.
   explicit WeightedSplit(const std::vector<double>& weights);
 
-  [[nodiscard]] std::size_t select(const SelectionInput& input,
-                                   std::span<std::uint16_t> chosen) noexcept override;
-  [[nodiscard]] Combined combine(std::span<const Answer> answers, const OutputLayout& layout,
+  [[nodiscard]] std::size_t select(const SelectionInput& input, PolicyState state,
+                                   std::span<Choice> chosen) const noexcept override;
+  [[nodiscard]] Combined combine(std::span<const Answer> answers, PolicyState state,
+                                 const OutputLayout& layout,
                                  std::byte* output) const noexcept override;
 
  private:

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/errors.h"
 #include "base/histogram.h"
+#include "selection/context_table.h"
 #include "selection/policy.h"
 #include "serving/model.h"
 
@@ -26,6 +27,9 @@ class Application {
       : name(std::move(its_name)),
         models(std::move(linked)),
         policy(std::move(chooser)),
+        contexts(policy ? std::make_unique<ContextTable>(*policy,
+                                                         static_cast<std::uint16_t>(models.size()))
+                        : nullptr),
         slo_ns(objective_ns),
         min_confidence(least_confidence),
         priority(std::clamp(urgency, kLeastPriority, kMostPriority)) {}
@@ -33,9 +37,10 @@ class Application {
   const std::string name;
   const std::vector<Model*> models;
   const std::unique_ptr<Policy> policy;  // nullptr: the one model, nothing to choose or combine
-  const Nanos slo_ns;                    // kNever: best effort
-  const float min_confidence;            // 0: every answer will do
-  const Priority priority;               // of its queries, unless they say otherwise
+  const std::unique_ptr<ContextTable> contexts;  // what the policy has learned; nullptr: no policy
+  const Nanos slo_ns;                            // kNever: best effort
+  const float min_confidence;                    // 0: every answer will do
+  const Priority priority;                       // of its queries, unless they say otherwise
 
   /// Event loops run batches inline up to this bound.
   [[nodiscard]] Nanos inline_limit_ns() const noexcept {

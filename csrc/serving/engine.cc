@@ -65,6 +65,7 @@ Query* Engine::submit(Application& application, const ColumnRows* columns, std::
     prepare(*query, application, count, asking);
     prepare_asks(*query, asking);
   } catch (const std::bad_alloc&) {
+    query->context.release();
     queries_.release(*query);
     refusal = Refusal::kOutOfMemory;
     return nullptr;
@@ -105,18 +106,20 @@ void Engine::prepare(Query& query, Application& application, std::uint32_t rows,
 
 void Engine::prepare_asks(Query& query, const Asking& asking) {
   const Application& application = *query.application;
-  std::array<std::uint16_t, kMaxAsks> chosen{};
+  std::array<Choice, kMaxAsks> chosen{};
   const auto models = static_cast<std::uint16_t>(application.models.size());
   query.asks = 1;
   if (application.policy) {
     const SelectionInput input{models, asking.context, asking.has_context, random_bits()};
+    query.context = asking.has_context ? application.contexts->pin(asking.context)
+                                       : ContextPin(application.contexts->own());
     query.asks = static_cast<std::uint16_t>(
-        application.policy->select(input, std::span(chosen).first(models)));
+        application.policy->select(input, query.context.state(), std::span(chosen).first(models)));
   }
   query.asks_left.store(query.asks, std::memory_order_relaxed);
   query.make_room(query.asks);
   for (std::uint16_t i = 0; i < query.asks; ++i) {
-    Deployment* deployment = application.models[chosen[i]]->enter(query.rows);
+    Deployment* deployment = application.models[chosen[i].model]->enter(query.rows);
     try {
       query.ask(i).open(deployment, deployment == nullptr ? nullptr : &deployment->output_layout(),
                         chosen[i], query.rows, query.generation);

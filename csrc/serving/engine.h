@@ -184,6 +184,7 @@ class Engine {
   void take_only_answer(Query& query, Outcome& outcome);
   void combine(Query& query, Outcome& outcome);
   Cause combine_row(Query& query, std::uint32_t row, const OutputLayout& layout, float& confidence);
+  void watch(Query& query) noexcept;
   void count(Query& query, Outcome& outcome, Nanos held_ns) noexcept;
   [[nodiscard]] std::uint64_t random_bits() noexcept;
 

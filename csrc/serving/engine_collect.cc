@@ -71,7 +71,18 @@ void Engine::collect(Query& query, Nanos held_ns, Outcome& outcome) {
   } else {
     combine(query, outcome);
   }
+  if (query.application->policy && query.application->policy->watches()) watch(query);
   count(query, outcome, held_ns);
+}
+
+void Engine::watch(Query& query) noexcept {
+  std::array<Service, kMaxAsks> services{};
+  for (std::uint16_t i = 0; i < query.asks; ++i) {
+    Ask& ask = query.ask(i);
+    const Cause cause = ask.cause(0);
+    services[i] = {ask.model_index(), cause, cause == Cause::kNone};
+  }
+  query.application->policy->watch(std::span(services).first(query.asks), query.context.state());
 }
 
 void Engine::take_only_answer(Query& query, Outcome& outcome) {
@@ -125,8 +136,8 @@ Cause Engine::combine_row(Query& query, std::uint32_t row, const OutputLayout& l
   }
   const Application& application = *query.application;
   std::byte* output = query.combined.data() + row * layout.row_bytes();
-  const Combined combined =
-      application.policy->combine(std::span(answers).first(query.asks), layout, output);
+  const Combined combined = application.policy->combine(std::span(answers).first(query.asks),
+                                                        query.context.state(), layout, output);
   confidence = combined.confidence;
   if (!combined.answered) return why;
   if (combined.winner != Combined::kWritten &&
@@ -162,6 +173,7 @@ void Engine::count(Query& query, Outcome& outcome, Nanos held_ns) noexcept {
 }
 
 void Engine::release(Query& query) noexcept {
+  query.context.release();
   query.combined.clear();
   query.combined_causes.reset();
   query.confidences.reset();

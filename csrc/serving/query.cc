@@ -50,10 +50,11 @@ void OutputRows::clear() noexcept {
   heap_.reset();
 }
 
-void Ask::open(Deployment* deployment, const OutputLayout* layout, std::uint16_t model_index,
+void Ask::open(Deployment* deployment, const OutputLayout* layout, const Choice& choice,
                std::uint32_t rows, std::uint32_t generation) {
   deployment_ = deployment;
-  model_index_ = model_index;
+  model_index_ = choice.model;
+  propensity_ = choice.propensity;
   cause_ = kPending;
   if (rows > 1) {
     row_causes_.reset(new Cause[rows]);

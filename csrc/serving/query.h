@@ -20,6 +20,7 @@
 #include "base/output_layout.h"
 #include "queue/mailbox.h"
 #include "queue/waiting_rows.h"
+#include "selection/context_table.h"
 
 namespace clipper {
 
@@ -59,7 +60,7 @@ class OutputRows {
 class Ask {
  public:
   /// REQUIRES: exclusive access. Throws std::bad_alloc.
-  void open(Deployment* deployment, const OutputLayout* layout, std::uint16_t model_index,
+  void open(Deployment* deployment, const OutputLayout* layout, const Choice& choice,
             std::uint32_t rows, std::uint32_t generation);
 
   /// Whether a handle's attempt is the current one and still wanted. Any thread.
@@ -85,6 +86,8 @@ class Ask {
 
   [[nodiscard]] Deployment* deployment() const noexcept { return deployment_; }
   [[nodiscard]] std::uint16_t model_index() const noexcept { return model_index_; }
+  /// How probable it was that this model would be asked.
+  [[nodiscard]] float propensity() const noexcept { return propensity_; }
   [[nodiscard]] OutputRows& outputs() noexcept { return outputs_; }
 
   /// When the row's batch began, and which of the deployment's recent errors explains kModelError
@@ -106,6 +109,7 @@ class Ask {
   std::atomic<std::uint64_t> word_{0};
   Deployment* deployment_ = nullptr;
   std::uint16_t model_index_ = 0;
+  float propensity_ = 1.0F;
   Cause cause_ = Cause::kNone;
   std::unique_ptr<Cause[]> row_causes_;  // only when there is more than one row
   OutputRows outputs_;
@@ -162,6 +166,7 @@ class alignas(64) Query : public Letter {
   std::uint16_t asks = 0;
   Priority priority = 0;
   Application* application = nullptr;
+  ContextPin context;  // what the policy goes by, from choosing to collecting
   Nanos arrived_ns = 0;
   Nanos deadline_ns = kNever;   // when its caller must hold the answer
   Nanos answer_by_ns = kNever;  // deadline less the reserve for waking and combining
