@@ -21,7 +21,7 @@ constexpr Nanos kTimerSlack = 300 * kMicrosecond;  // how late a timed wait comm
 struct DeadlineController::Plan {
   Nanos slack_ns = 0;        // from the start of a batch bound now to the deadline of the head
   std::uint32_t wanted = 1;  // rows aimed at
-  std::uint32_t fits = 1;    // rows whose batch keeps the deadline of the head; fits < wanted
+  std::uint32_t fits = 1;  // rows whose batch likely keeps the deadline of the head; fits < wanted
 };
 
 DeadlineController::DeadlineController(DeadlineOptions options, std::shared_ptr<LatencyModel> known)
@@ -43,7 +43,7 @@ bool DeadlineController::is_warm() const noexcept { return latency_.is_warm(); }
 
 std::uint32_t DeadlineController::batch_limit(Nanos slo_ns) const noexcept {
   const Nanos longest = slo_ns == kNever ? kBestEffortRun : slo_ns;
-  return std::clamp(latency_.rows_within(longest), 1U, max_batch_);
+  return std::clamp(latency_.rows_likely_within(longest), 1U, max_batch_);
 }
 
 std::uint32_t DeadlineController::rows_in_half(Nanos slo_ns) const noexcept {
@@ -72,10 +72,10 @@ Decision DeadlineController::decide(const Situation& situation) noexcept {
     plan.wanted = std::min(plan.wanted, batch_limit(shortest_slo_ns_ / 2));
   }
   plan.wanted = latency_.economical_rows(plan.wanted);
-  if (latency_.bound_ns(plan.wanted) <= plan.slack_ns) {  // the common case; 0: nothing known yet
+  if (latency_.likely_ns(plan.wanted) <= plan.slack_ns) {  // the common case; 0: nothing known yet
     return run_prudently(plan.wanted, plan.slack_ns);
   }
-  plan.fits = latency_.rows_within(believed_slack_ns(plan.slack_ns));
+  plan.fits = latency_.rows_likely_within(believed_slack_ns(plan.slack_ns));
   if (plan.fits == 0) return decide_infeasible(situation, start);
   if (!latency_.knows_slope()) return run_prudently(plan.wanted, 0);
   plan.wanted = std::min(plan.wanted, urgent ? rows_in_half(slo) : batch_limit(slo));
@@ -159,11 +159,11 @@ bool DeadlineController::loses_nobody_by_splitting(const Situation& situation,
                                                    const Plan& plan) const noexcept {
   const auto age = static_cast<double>(time_between(situation.head_arrived_ns, situation.now_ns));
   const double spacing = std::max(age / situation.waiting_rows, 1.0);
-  const auto first = static_cast<double>(latency_.bound_ns(plan.fits));
+  const auto first = static_cast<double>(latency_.likely_ns(plan.fits));
   const double rest = plan.wanted - plan.fits + first / spacing;
   const double slack = static_cast<double>(plan.slack_ns) + spacing * plan.fits - first;
   if (rest > max_batch_ || slack <= 0) return false;
-  return slack > static_cast<double>(latency_.bound_ns(static_cast<std::uint32_t>(rest)));
+  return slack > static_cast<double>(latency_.likely_ns(static_cast<std::uint32_t>(rest)));
 }
 
 /// Under load an idle replica gives a burst the time to come whole, a twentieth of the shortest

@@ -13,10 +13,10 @@
 // goes by expectations.
 //
 // Thread safety: as Controller; what other threads read is the latency model alone.
-// Invariants: with a warm model no row is run that its bound puts past its deadline, except as a
-// probe, or where the bound forbids all; an idle replica with an unexpired head runs something at
-// least once in kProbeEvery.
-// Without a delay of the user's, a head that came to an idle replica starts within 1.05 l(1).
+// Invariants: with a warm model no row is run that its bound puts past its deadline (where runs
+// scatter: what nine of ten keep to), except as a probe, or where the bound forbids all; an idle
+// replica with an unexpired head runs something at least once in kProbeEvery. Without a delay of
+// the user's, a head that came to an idle replica starts within 1.05 l(1).
 #pragma once
 
 #include <cstdint>

@@ -16,10 +16,13 @@ constexpr std::uint64_t kStaleRuns = 4096;  // a bucket not visited for so long 
 constexpr double kSuspect = 2.0;            // this far over its bound a run looks preempted
 constexpr std::uint32_t kDriftWindow = 8;   // drift: so many of so many runs over their bounds
 constexpr int kDriftLate = 3;
-constexpr float kQuiet = 1.05F;            // spread below which runs count as regular,
-constexpr std::uint32_t kTellingRuns = 3;  // once there were so many
-constexpr double kEarly = 0.75;            // below this share of the expectation a run is early
-constexpr double kFarTooEarly = 0.25;      // and below this share no noise explains it
+constexpr float kQuiet = 1.05F;               // spread below which runs count as regular,
+constexpr std::uint32_t kTellingRuns = 3;     // once there were so many
+constexpr double kLikely = 0.9;               // share of the runs that likely_ns() covers
+constexpr std::uint32_t kTellingSpread = 32;  // once there were so many,
+constexpr double kScattered = 1.2;            // where the bound lies so far above the likely
+constexpr double kEarly = 0.75;               // below this share of the expectation a run is early
+constexpr double kFarTooEarly = 0.25;         // and below this share no noise explains it
 constexpr std::uint32_t kEarlyStreak = 8;
 constexpr std::uint32_t kEarlyStreakYoung = 2;  // the first runs often compile or page in
 constexpr std::uint64_t kYoungRuns = 16;
@@ -173,12 +176,21 @@ LatencyModel::Uppers LatencyModel::uppers() const noexcept {
   return uppers;
 }
 
+/// Where runs hardly scatter the bound costs next to nothing, and keeping to it makes lateness
+/// rare.
+double LatencyModel::likely_spread() const noexcept {
+  if (spread_.count() < kTellingSpread) return 0;
+  const auto likely = static_cast<double>(spread_.quantile(kLikely));
+  return static_cast<double>(spread_.upper()) > kScattered * likely ? likely : 0;
+}
+
 void LatencyModel::publish() noexcept {
   unpublished_ = 0;
   fit_.solve();
   const double margin = margin_.factor();
   shown_margin_.store(margin, std::memory_order_relaxed);
   knows_slope_.store(fit_.slope_known(), std::memory_order_relaxed);
+  likely_spread_.store(likely_spread(), std::memory_order_relaxed);
   const std::uint64_t runs = runs_.load(std::memory_order_relaxed);
   const Uppers upper = uppers();
   double highest = 0;
@@ -240,6 +252,18 @@ std::uint32_t LatencyModel::rows_within(Nanos limit_ns) const noexcept {
   if (place.width_log2 == 0 || limit_ns < low || high <= low) return place.low;
   const Nanos beyond = ((limit_ns - low) << place.width_log2) / (high - low);
   return place.low + static_cast<std::uint32_t>(beyond);
+}
+
+std::uint32_t LatencyModel::rows_likely_within(Nanos limit_ns) const noexcept {
+  std::uint32_t fits = rows_within(limit_ns);
+  if (likely_spread_.load(std::memory_order_relaxed) == 0) return fits;
+  std::uint32_t beyond = std::max(fits, 1U);
+  while (beyond <= row_buckets::kLargestRows && likely_ns(beyond) <= limit_ns) beyond *= 2;
+  while (beyond - fits > 1) {
+    const std::uint32_t middle = fits + (beyond - fits) / 2;
+    (likely_ns(middle) <= limit_ns ? fits : beyond) = middle;
+  }
+  return fits;
 }
 
 std::uint32_t LatencyModel::economical_rows(std::uint32_t rows) const noexcept {

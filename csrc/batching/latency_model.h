@@ -6,11 +6,15 @@
 // bound is taken for a preemption and teaches nothing; three of eight over their bounds are a
 // drift: the windows are forgotten and everything learned is scaled. The same happens downwards.
 //
+// Between bound and expectation lies what nine of ten runs keep to, by the spread of all sizes:
+// where runs scatter, a bound that hardly any run exceeds says too little about the next one.
+//
 // Thread safety: observe() one thread at a time; everything else from any thread (a table of
 // relaxed atomics: a reader may see two neighbouring buckets of different age, which is harmless).
 // Invariants: bound_ns() is monotone in rows, and positive once anything was observed.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstddef>
@@ -40,6 +44,15 @@ class LatencyModel {
     return interpolate(rows, &Entry::bound_low, &Entry::bound_high);
   }
 
+  /// The bound, or what nine of ten runs keep to where that lies far below it. 0 before the first
+  /// run.
+  [[nodiscard]] Nanos likely_ns(std::uint32_t rows) const noexcept {
+    const double spread = likely_spread_.load(std::memory_order_relaxed);
+    const Nanos bound = bound_ns(rows);
+    if (spread == 0) return bound;
+    return std::min(bound, static_cast<Nanos>(static_cast<double>(expected_ns(rows)) * spread));
+  }
+
   /// Expectation; 0 before the first run.
   [[nodiscard]] Nanos expected_ns(std::uint32_t rows) const noexcept {
     return interpolate(rows, &Entry::mean_low, &Entry::mean_high);
@@ -47,6 +60,9 @@ class LatencyModel {
 
   /// The most rows whose bound is at most `limit_ns`; 0 if there are none or nothing is known.
   [[nodiscard]] std::uint32_t rows_within(Nanos limit_ns) const noexcept;
+
+  /// The same for likely_ns().
+  [[nodiscard]] std::uint32_t rows_likely_within(Nanos limit_ns) const noexcept;
 
   /// The most rows it is prudent to run when `slack_ns` are left: four times the largest seen (1
   /// at the start), beyond that only where twice the extrapolated bound would fit.
@@ -114,6 +130,7 @@ class LatencyModel {
   double note_early(const RowBucket& place, double ratio) noexcept;
   double start_over(double factor) noexcept;
   [[nodiscard]] Uppers uppers() const noexcept;
+  [[nodiscard]] double likely_spread() const noexcept;
   void publish() noexcept;
   void raise_bounds(std::size_t index) noexcept;
 
@@ -123,6 +140,7 @@ class LatencyModel {
   std::atomic<std::uint32_t> largest_rows_{0};
   std::atomic<bool> knows_slope_{false};
   std::atomic<std::uint32_t> cheapest_rows_{0};  // the size at which a row costs least; 0: unknown
+  std::atomic<double> likely_spread_{0};         // over the expectation; 0: go by the bound
   std::atomic<double> shown_margin_{ConformalMargin::kStart};
 
   std::unique_ptr<std::array<Bucket, row_buckets::kCount>> buckets_;

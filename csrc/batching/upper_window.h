@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
 #include <cstdint>
 
 namespace clipper {
@@ -32,6 +33,15 @@ class UpperWindow {
   void clear() noexcept { *this = UpperWindow{}; }
 
   [[nodiscard]] std::uint32_t count() const noexcept { return count_; }
+
+  /// The smallest sample that at least `share` of the samples do not exceed; 0 when empty.
+  [[nodiscard]] float quantile(double share) const noexcept {
+    if (count_ == 0) return 0;
+    std::array<float, kLength> sorted = samples_;
+    const auto rank = static_cast<std::ptrdiff_t>(share * (count_ - 1) + 0.5);
+    std::nth_element(sorted.begin(), sorted.begin() + rank, sorted.begin() + count_);
+    return sorted[static_cast<std::size_t>(rank)];
+  }
 
   /// 0 when empty.
   [[nodiscard]] float upper() const noexcept { return count_ < 100 ? first_ : second_; }

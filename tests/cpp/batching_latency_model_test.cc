@@ -228,6 +228,31 @@ TEST(batches_are_split_where_two_cost_less_than_one) {
   for (const std::uint32_t rows : {1u, 9u, 64u, 500u}) CHECK_EQ(usual.economical_rows(rows), rows);
 }
 
+TEST(where_runs_scatter_the_likely_time_lies_far_below_the_bound) {
+  LatencyModel regular;
+  LatencyModel scattered;
+  for (int round = 0; round < 64; ++round) {
+    for (const std::uint32_t rows : {1u, 4u, 16u}) {
+      regular.observe(rows, line(rows));
+      // One run in sixteen takes half as long again.
+      const bool is_slow = round % 16 == 7;
+      scattered.observe(rows, is_slow ? line(rows) * 3 / 2 : line(rows));
+    }
+  }
+  CHECK_EQ(regular.likely_ns(16), regular.bound_ns(16));
+  CHECK_EQ(regular.rows_likely_within(line(16) * 2), regular.rows_within(line(16) * 2));
+  CHECK(scattered.bound_ns(16) >= line(16) * 3 / 2);
+  CHECK(scattered.likely_ns(16) < line(16) * 6 / 5);
+  CHECK(scattered.likely_ns(16) >= line(16) * 9 / 10);
+  const Nanos limit = line(16) * 5 / 4;
+  CHECK(scattered.rows_within(limit) < 16);
+  CHECK(scattered.rows_likely_within(limit) >= 16);
+  const std::uint32_t most = scattered.rows_likely_within(limit);
+  CHECK(scattered.likely_ns(most) <= limit);
+  CHECK(scattered.likely_ns(most + 1) > limit);
+  CHECK_EQ(LatencyModel().likely_ns(3), 0);
+}
+
 TEST(nonsense_is_survived) {
   LatencyModel model;
   const Nanos times[] = {0, -1, 1, kNever, -kNever, std::numeric_limits<Nanos>::min(), kSecond};

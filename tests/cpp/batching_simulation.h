@@ -129,7 +129,7 @@ class Replica {
   void run_batch(std::uint32_t rows) {
     const Nanos start = clock_.now_ns();
     const Nanos end = start + draw_latency(rows);
-    predicted_free_ns_ = start + controller_.run_bound_ns(rows);
+    predicted_free_ns_ = start + controller_.drain_ns(rows, kNever);
     std::vector<Nanos> batch(waiting_.begin(), waiting_.begin() + rows);
     waiting_.erase(waiting_.begin(), waiting_.begin() + rows);
     while (next_ < workload_.arrivals_ns.size() && workload_.arrivals_ns[next_] <= end) {
