@@ -13,9 +13,10 @@ constexpr std::uint32_t kGrownUp = 1024;
 constexpr std::uint32_t kFullTrust = 32;    // samples that make a bucket stand for itself
 constexpr std::uint32_t kMeanOver = 32;     // runs over which a bucket's mean looks back
 constexpr std::uint64_t kStaleRuns = 4096;  // a bucket not visited for so long is forgotten
-constexpr double kSuspect = 2.0;            // this far over its bound a run looks preempted
+constexpr double kSuspect = 2.0;            // this far over the usual a run looks preempted
 constexpr std::uint32_t kDriftWindow = 8;   // drift: so many of so many runs over their bounds
 constexpr int kDriftLate = 3;
+constexpr int kDriftPreempted = 6;            // the same where most of them look preempted
 constexpr float kQuiet = 1.05F;               // spread below which runs count as regular,
 constexpr std::uint32_t kTellingRuns = 3;     // once there were so many
 constexpr double kLikely = 0.9;               // share of the runs that likely_ns() covers
@@ -57,8 +58,9 @@ void LatencyModel::observe(std::uint32_t rows, Nanos latency_ns) noexcept {
     double ratio = latency * per_expected;
     raised = latency * margin_.factor() > bound * 1.01;
     late_history_ = (late_history_ << 1) & ((1U << kDriftWindow) - 1);
-    if (latency > bound) {
-      const bool preempted = latency > kSuspect * bound;
+    const double usual = usual_spread();
+    const bool preempted = latency > kSuspect * std::min(bound, expected * usual * usual);
+    if (latency > bound || preempted) {
       const double factor = note_late(ratio, preempted);
       ratio /= factor;  // what this run teaches is measured by what holds now
       per_expected /= factor;
@@ -82,18 +84,20 @@ void LatencyModel::observe(std::uint32_t rows, Nanos latency_ns) noexcept {
 /// Publishing costs a microsecond or two, so it grows rare as there is less news.
 bool LatencyModel::is_publishing_due() const noexcept { return 8 * unpublished_ >= age_; }
 
-/// Three late runs of eight are a drift; then late_history_ is empty again.
+/// Three late runs of eight are a drift; then late_history_ is empty again. A machine that is taken
+/// away for some milliseconds, several times in a row, hits as many runs: what it does to them says
+/// nothing of the model, and sizes that do not run meanwhile would keep it for ever.
 double LatencyModel::note_late(double ratio, bool preempted) noexcept {
   late_runs_.store(late_runs_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   late_ratios_[late_count_++ % late_ratios_.size()] = ratio;
   late_history_ |= 1;
   early_streak_ = 0;
-  if (std::popcount(late_history_) < kDriftLate) {
+  auto sorted = late_ratios_;
+  std::sort(sorted.begin(), sorted.end());
+  if (std::popcount(late_history_) < (sorted[1] > kSuspect ? kDriftPreempted : kDriftLate)) {
     if (!preempted) margin_.over_bound();  // no margin would have covered that
     return 1.0;
   }
-  auto sorted = late_ratios_;
-  std::sort(sorted.begin(), sorted.end());
   return start_over(sorted[1]);
 }
 
@@ -176,12 +180,18 @@ LatencyModel::Uppers LatencyModel::uppers() const noexcept {
   return uppers;
 }
 
+/// What nine of ten runs keep to, over the expectation. While little was seen nothing is unusual.
+double LatencyModel::usual_spread() const noexcept {
+  if (spread_.count() < kTellingSpread) return std::numeric_limits<double>::infinity();
+  return std::max(1.0, static_cast<double>(spread_.quantile(kLikely)));
+}
+
 /// Where runs hardly scatter the bound costs next to nothing, and keeping to it makes lateness
 /// rare.
 double LatencyModel::likely_spread() const noexcept {
   if (spread_.count() < kTellingSpread) return 0;
-  const auto likely = static_cast<double>(spread_.quantile(kLikely));
-  return static_cast<double>(spread_.upper()) > kScattered * likely ? likely : 0;
+  const double usual = usual_spread();
+  return static_cast<double>(spread_.upper()) * margin_.factor() > kScattered * usual ? usual : 0;
 }
 
 void LatencyModel::publish() noexcept {

@@ -2,9 +2,10 @@
 // and the expectation. Learned from finished batches alone.
 //
 // Per bucket of sizes, the 0.99 quantile of the last runs, made monotone in the size and widened by
-// a conformal margin; sizes never run borrow from a line fitted to all. A single run far over its
-// bound is taken for a preemption and teaches nothing; three of eight over their bounds are a
-// drift: the windows are forgotten and everything learned is scaled. The same happens downwards.
+// a conformal margin; sizes never run borrow from a line fitted to all. A run far over the usual is
+// taken for a preemption and teaches nothing; three of eight over their bounds, or six that look
+// preempted, are a drift: the windows are forgotten and everything learned is scaled. The same
+// happens downwards.
 //
 // Between bound and expectation lies what nine of ten runs keep to, by the spread of all sizes:
 // where runs scatter, a bound that hardly any run exceeds says too little about the next one.
@@ -130,6 +131,7 @@ class LatencyModel {
   double note_early(const RowBucket& place, double ratio) noexcept;
   double start_over(double factor) noexcept;
   [[nodiscard]] Uppers uppers() const noexcept;
+  [[nodiscard]] double usual_spread() const noexcept;
   [[nodiscard]] double likely_spread() const noexcept;
   void publish() noexcept;
   void raise_bounds(std::size_t index) noexcept;

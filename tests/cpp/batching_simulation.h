@@ -18,7 +18,7 @@
 
 namespace clipper::simulation {
 
-/// alpha * rows + beta, with optional log-normal noise, preemption and a step in mid-run.
+/// alpha * rows + beta, with optional log-normal noise, preemption, stalls and a step in mid-run.
 struct Latency {
   double beta_ms = 1;
   double alpha_ms = 0.1;
@@ -27,6 +27,9 @@ struct Latency {
   double preempt_factor = 20;
   double step_at_ms = -1;  ///< from here on `step_factor` times as long
   double step_factor = 1;
+  double stall_every_ms = 0;  ///< 0: never. The machine is taken away so often in the mean,
+  double stall_ms = 2;        ///< for so long in the mean (both exponential),
+  double stall_again = 0.75;  ///< and with this probability hardly is it back
 
   [[nodiscard]] Nanos exact_ns(std::uint32_t rows) const {
     return static_cast<Nanos>(std::llround((beta_ms + alpha_ms * rows) * 1e6));
@@ -128,7 +131,7 @@ class Replica {
 
   void run_batch(std::uint32_t rows) {
     const Nanos start = clock_.now_ns();
-    const Nanos end = start + draw_latency(rows);
+    const Nanos end = end_after_stalls(start, start + draw_latency(rows));
     predicted_free_ns_ = start + controller_.drain_ns(rows, kNever);
     std::vector<Nanos> batch(waiting_.begin(), waiting_.begin() + rows);
     waiting_.erase(waiting_.begin(), waiting_.begin() + rows);
@@ -150,6 +153,22 @@ class Replica {
     controller_.observe({rows, start, end, false});
   }
 
+  /// Whatever runs when the machine is taken away ends so much later.
+  Nanos end_after_stalls(Nanos start_ns, Nanos end_ns) {
+    if (latency_.stall_every_ms <= 0) return end_ns;
+    while (stall_at_ns_ < end_ns) {
+      const Nanos stall_ends_ns = stall_at_ns_ + draw_exponential_ns(latency_.stall_ms);
+      if (stall_ends_ns > start_ns) end_ns += stall_ends_ns - std::max(stall_at_ns_, start_ns);
+      const bool again = uniform_(random_) < latency_.stall_again;
+      stall_at_ns_ = stall_ends_ns + draw_exponential_ns(again ? 0.15 : latency_.stall_every_ms);
+    }
+    return end_ns;
+  }
+
+  Nanos draw_exponential_ns(double mean_ms) {
+    return static_cast<Nanos>(std::exponential_distribution<double>(1 / mean_ms)(random_) * 1e6);
+  }
+
   Nanos draw_latency(std::uint32_t rows) {
     double factor = 1;
     if (latency_.sigma > 0) factor *= std::exp(latency_.sigma * normal_(random_));
@@ -169,11 +188,13 @@ class Replica {
   const Workload& workload_;
   std::mt19937_64 random_;
   std::normal_distribution<double> normal_;
+  std::uniform_real_distribution<double> uniform_;
   ManualClock clock_;
   std::deque<Nanos> waiting_;  // times of arrival
   std::size_t next_ = 0;
   std::uint64_t arrived_ = 0;
   Nanos predicted_free_ns_ = 0;
+  Nanos stall_at_ns_ = 0;  // the next one, or one that has begun
   Outcome outcome_;
 };
 
