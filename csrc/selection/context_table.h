@@ -1,13 +1,33 @@
 // What an application's policy has learned: the application's own state, and one for each context.
 //
-// Thread safety: all of it.
+// A context is one of three things:
+//
+//   in memory   pin() and observe() go to its state
+//   elsewhere   evicted by CLOCK, saved in the store; it is loaded when somebody asks for it
+//   waited for  the store will answer later: queries go by the application's own state meanwhile,
+//               and what is observed is noted down, and learned when the state is there
+//
+// One that nobody has seen begins with what the application's own state is at that moment. One of
+// which nothing was learned is not saved: it begins again. A state that a query holds is never
+// evicted.
+//
+// Thread safety: all of it. A shard's lock is held for a look-up, an eviction, and a call of the
+// store; never while a policy chooses or combines.
+// Invariant: what is observed is learned exactly once, noted down, or refused and counted.
 #pragma once
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
+#include <span>
+#include <unordered_map>
+#include <utility>
+#include <vector>
 
+#include "selection/context_slots.h"
+#include "selection/context_store.h"
 #include "selection/policy.h"
 
 namespace clipper {
@@ -16,30 +36,149 @@ namespace clipper {
 class ContextPin {
  public:
   ContextPin() = default;
-  explicit ContextPin(PolicyState state) noexcept : state_(state) {}
+  explicit ContextPin(PolicyState state, std::atomic<std::uint32_t>* pins = nullptr) noexcept
+      : state_(state), pins_(pins) {}
+  ~ContextPin() { release(); }
+  ContextPin(ContextPin&& other) noexcept
+      : state_(std::exchange(other.state_, {})), pins_(std::exchange(other.pins_, nullptr)) {}
+  ContextPin& operator=(ContextPin&& other) noexcept {
+    release();
+    state_ = std::exchange(other.state_, {});
+    pins_ = std::exchange(other.pins_, nullptr);
+    return *this;
+  }
 
   [[nodiscard]] PolicyState state() const noexcept { return state_; }
-  void release() noexcept { state_ = {}; }
+  void release() noexcept {
+    // Pairs with the acquire of whoever evicts or saves: what was learned is seen.
+    if (pins_ != nullptr) pins_->fetch_sub(1, std::memory_order_release);
+    pins_ = nullptr;
+    state_ = {};
+  }
 
  private:
   PolicyState state_;
+  std::atomic<std::uint32_t>* pins_ = nullptr;  // nullptr: nothing needs to be held
+};
+
+struct ContextOptions {
+  static constexpr std::size_t kDefaultBytes = std::size_t{64} << 20;
+  static constexpr std::size_t kLeastBytes = std::size_t{64} << 10;
+
+  /// For contexts in memory, and for what is noted down. Not for what the store holds.
+  std::size_t max_bytes = kDefaultBytes;
+  std::size_t shards = 64;  ///< a power of two; fewer are made where each would have little
+};
+
+enum class Observed : std::uint8_t {
+  kLearned,
+  kNoted,    ///< it is learned when the context's state is there
+  kRefused,  ///< nothing was done: too much is noted down, or there is no memory
+};
+
+/// Numbers since the start, but for the first five, which are as of now.
+struct ContextCounts {
+  std::size_t in_memory = 0;
+  std::size_t bytes = 0;    ///< of those in memory, with all that finds them
+  std::size_t stored = 0;   ///< in the store, as far as that lies in memory
+  std::size_t waiting = 0;  ///< whose state the store will bring later
+  std::size_t noted = 0;    ///< observations that wait for them
+  std::uint64_t begun = 0;
+  std::uint64_t loaded = 0;
+  std::uint64_t spilled = 0;
+  std::uint64_t evicted_unsaved = 0;  ///< the store had them, or nothing was learned of them
+  std::uint64_t served_by_own = 0;    ///< queries with a context that went by the own state
+  std::uint64_t refused = 0;          ///< observations
+  std::uint64_t forgotten = 0;        ///< contexts, for want of memory
 };
 
 class ContextTable {
  public:
+  /// Contexts that do not fit are kept packed in memory, too: `max_bytes` is for both, half for
+  /// each, and what goes beyond it is forgotten.
+  ContextTable(const Policy& policy, std::uint16_t models, std::size_t max_bytes);
   ContextTable(const Policy& policy, std::uint16_t models)
-      : words_(policy.state_words(models)), own_(new std::atomic<double>[words_]) {
-    policy.begin(own());
-  }
+      : ContextTable(policy, models, ContextOptions::kDefaultBytes) {}
+  /// REQUIRES: the policy outlives it; the store is made for policy.state_words(models) numbers,
+  /// and may be missing if those are none. Throws kInvalidArgument if not one context fits.
+  ContextTable(const Policy& policy, std::uint16_t models, const ContextOptions& options,
+               std::unique_ptr<ContextStore> store);
 
   /// The application's own state, for queries without a context.
   [[nodiscard]] PolicyState own() noexcept { return {own_.get(), words_}; }
-  /// The state of a context.
-  [[nodiscard]] ContextPin pin(std::uint64_t /*context*/) noexcept { return ContextPin(own()); }
+  /// The state of a context, or the application's own while the context's is not there.
+  [[nodiscard]] ContextPin pin(std::uint64_t context) noexcept;
+
+  /// Learns from feedback on a query without a context, one row.
+  void observe(std::span<const Observation> observations) noexcept {
+    if (words_ != 0) policy_.observe(observations, own());
+  }
+  /// The same for one with a context.
+  [[nodiscard]] Observed observe(std::uint64_t context,
+                                 std::span<const Observation> observations) noexcept;
+
+  /// For the store's drainer: a wanted context's state; empty: the store does not know it. What is
+  /// not waited for is ignored. False: no room for it now; put it again later.
+  /// REQUIRES: stored is empty or has words() numbers.
+  [[nodiscard]] bool put_loaded(std::uint64_t context, std::span<const double> stored) noexcept;
+  /// For a drainer that also saves what stays in memory: copies those of the contexts of one shard
+  /// that changed since they were last saved. Throws std::bad_alloc.
+  void take_changed(std::size_t shard, ContextBatch& batch);
+
+  [[nodiscard]] std::size_t shards() const noexcept { return shards_.size(); }
+  [[nodiscard]] std::size_t words() const noexcept { return words_; }
+  [[nodiscard]] ContextStore* store() noexcept { return store_.get(); }
+  /// Looks at every shard in turn: no snapshot while others go on.
+  [[nodiscard]] ContextCounts counts() noexcept;
 
  private:
+  /// What was observed while a context's state was waited for.
+  struct Journal {
+    std::vector<Observation> observations;
+    std::vector<std::uint32_t> groups;  // how many belong together
+  };
+
+  struct alignas(64) Shard {
+    Shard(std::size_t words, std::uint32_t most) : slots(words, most) {}
+
+    std::mutex mutex;  // guards what follows
+    ContextSlots slots;
+    std::unordered_map<std::uint64_t, Journal> waiting;
+    std::uint32_t hand = 0;
+    ContextCounts counts;
+  };
+
+  [[nodiscard]] static constexpr std::size_t note_bytes(std::size_t observations) noexcept {
+    return observations * sizeof(Observation) + sizeof(std::uint32_t);
+  }
+  static constexpr std::size_t kWaitingBytes = 160;  // a node of the map, and two vectors' heads
+
+  void make_shards(const ContextOptions& options);
+  [[nodiscard]] Shard& shard_of(std::uint64_t context) noexcept;
+  [[nodiscard]] ContextSlot* resident(Shard& shard, std::uint64_t context) noexcept;
+  [[nodiscard]] ContextSlot* fetch(Shard& shard, std::uint64_t context) noexcept;
+  [[nodiscard]] ContextLoad load(Shard& shard, std::uint64_t context, PolicyState state) noexcept;
+  [[nodiscard]] ContextSlot* add(Shard& shard, std::uint64_t context) noexcept;
+  [[nodiscard]] bool evict_one(Shard& shard) noexcept;
+  void begin(PolicyState state) noexcept;
+  [[nodiscard]] ContextPin hold(Shard& shard, ContextSlot& slot) const noexcept;
+  [[nodiscard]] Observed note(Shard& shard, std::uint64_t context,
+                              std::span<const Observation> observations) noexcept;
+  [[nodiscard]] Observed observe_in_passing(Shard& shard, std::uint64_t context,
+                                            std::span<const Observation> observations) noexcept;
+  void learn(const Journal& journal, PolicyState state) const noexcept;
+  void forget_waiting(Shard& shard, std::uint64_t context) noexcept;
+  [[nodiscard]] bool charge(std::size_t bytes) noexcept;
+  [[nodiscard]] PolicyState scratch(std::unique_ptr<std::atomic<double>[]>& numbers) const noexcept;
+
+  const Policy& policy_;
   const std::size_t words_;
+  const bool watches_;
   const std::unique_ptr<std::atomic<double>[]> own_;
+  const std::unique_ptr<ContextStore> store_;
+  std::size_t max_noted_bytes_ = 0;
+  std::atomic<std::size_t> noted_bytes_{0};  // of all that waits
+  std::vector<std::unique_ptr<Shard>> shards_;
 };
 
 }  // namespace clipper

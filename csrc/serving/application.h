@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cstddef>
 #include <memory>
 #include <string>
 #include <utility>
@@ -23,12 +24,13 @@ namespace clipper {
 class Application {
  public:
   Application(std::string its_name, std::vector<Model*> linked, std::unique_ptr<Policy> chooser,
-              Nanos objective_ns, float least_confidence, Priority urgency = 0)
+              Nanos objective_ns, float least_confidence, Priority urgency = 0,
+              std::size_t context_bytes = ContextOptions::kDefaultBytes)
       : name(std::move(its_name)),
         models(std::move(linked)),
         policy(std::move(chooser)),
-        contexts(policy ? std::make_unique<ContextTable>(*policy,
-                                                         static_cast<std::uint16_t>(models.size()))
+        contexts(policy ? std::make_unique<ContextTable>(
+                              *policy, static_cast<std::uint16_t>(models.size()), context_bytes)
                         : nullptr),
         slo_ns(objective_ns),
         min_confidence(least_confidence),

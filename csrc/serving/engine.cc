@@ -35,15 +35,17 @@ Deployment& Engine::add_deployment(DeploymentOptions options) {
 
 Application& Engine::add_application(std::string name, std::vector<Model*> models,
                                      std::unique_ptr<Policy> policy, Nanos slo_ns,
-                                     float min_confidence, Priority priority) {
+                                     float min_confidence, Priority priority,
+                                     std::size_t context_bytes) {
   if (models.empty() || models.size() > kMaxAsks) {
     throw Error(ErrorCode::kInvalidArgument, "an application links 1 to " +
                                                  std::to_string(kMaxAsks) + " models, not " +
                                                  std::to_string(models.size()));
   }
   const std::scoped_lock lock(set_up_mutex_);
-  applications_.push_back(std::make_unique<Application>(
-      std::move(name), std::move(models), std::move(policy), slo_ns, min_confidence, priority));
+  applications_.push_back(std::make_unique<Application>(std::move(name), std::move(models),
+                                                        std::move(policy), slo_ns, min_confidence,
+                                                        priority, context_bytes));
   return *applications_.back();
 }
 

@@ -82,7 +82,8 @@ class Engine {
   Deployment& add_deployment(DeploymentOptions options);
   Application& add_application(std::string name, std::vector<Model*> models,
                                std::unique_ptr<Policy> policy, Nanos slo_ns, float min_confidence,
-                               Priority priority = 0);
+                               Priority priority = 0,
+                               std::size_t context_bytes = ContextOptions::kDefaultBytes);
 
   /// Accepts `count` rows, given column by column; nullptr: see `refusal`, nothing was accepted.
   [[nodiscard]] Query* submit(Application& application, const ColumnRows* columns,

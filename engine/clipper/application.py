@@ -1,12 +1,13 @@
 """What callers talk to: applications, and models, which are applications of one model."""
 
-from collections.abc import Coroutine, Hashable
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from ._core import futures, loops
 from ._core.application import ApplicationCore
 from ._core.futures import PredictionFuture
 from ._core.predictions import Prediction, Predictions
+from .contexts import Context
 from .tensor import Row
 
 __all__ = ["Application", "Prediction", "PredictionFuture", "Predictions"]
@@ -26,7 +27,7 @@ class Application(ApplicationCore):
             self,
             x: Row,
             *,
-            context: Hashable | None = None,
+            context: Context | None = None,
             deadline: float | None = None,
             priority: int | None = None,
         ) -> Coroutine[Any, Any, Prediction]:
@@ -37,7 +38,7 @@ class Application(ApplicationCore):
             self,
             x: Row,
             *,
-            context: Hashable | None = None,
+            context: Context | None = None,
             deadline: float | None = None,
             priority: int | None = None,
         ) -> PredictionFuture:

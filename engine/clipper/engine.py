@@ -19,7 +19,7 @@ from .errors import (
     ApplicationNotFoundError,
     ModelNotFoundError,
 )
-from .linking import check_links, check_objective
+from .linking import check_links, check_objective, to_context_bytes
 from .model import Deployment, Model
 from .model_protocol import ModelAdapter
 from .policies import Policy
@@ -242,6 +242,7 @@ class Engine:
         default: Any = NO_DEFAULT,
         min_confidence: float | None = None,
         priority: int = 0,
+        context_memory: int | str = "64MiB",
     ) -> Application:
         """Make an application of deployed models.
 
@@ -263,6 +264,9 @@ class Engine:
             Of its queries unless they say otherwise, from -3 to 3; larger is more urgent. Where a
             model is asked for more than it can answer, the urgent go first, and each priority that
             waits gets a tenth of the time nevertheless.
+        context_memory : int or str, default "64MiB"
+            Bytes for what the policy learns of each context, at least 64 KiB. What does not fit
+            is forgotten, beginning with the contexts that were not asked for longest.
 
         Returns
         -------
@@ -292,6 +296,7 @@ class Engine:
                 linked[0].input, linked[0].output, policy=bound, slo=slo,
                 has_default=default is not NO_DEFAULT, default=default,
                 min_confidence=min_confidence, priority=priority,
+                context_bytes=to_context_bytes(context_memory),
             )  # fmt: skip
             application._engine = self  # which lives as long as somebody may ask it
             application._slo = slo

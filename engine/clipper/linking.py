@@ -2,8 +2,19 @@
 
 from collections.abc import Sequence
 
+from .deploying import to_bytes
 from .model import Deployment, Model
 from .policies import Policy
+
+_LEAST_CONTEXT_BYTES = 64 << 10
+
+
+def to_context_bytes(memory: int | str) -> int:
+    """Read what contexts may take; raises ValueError where that is too little to be of use."""
+    size = to_bytes(memory)
+    if size < _LEAST_CONTEXT_BYTES:
+        raise ValueError(f"context_memory is {memory!r}: give 64KiB or more, such as '64MiB'")
+    return size
 
 
 def check_links(

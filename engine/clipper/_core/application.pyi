@@ -1,8 +1,9 @@
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Any, final
 
 from typing_extensions import disjoint_base
 
+from clipper.contexts import Context
 from clipper.policies import BoundPolicy
 from clipper.tensor import Row, Rows
 
@@ -35,6 +36,7 @@ class ApplicationCore:
         default: Any,
         min_confidence: float | None,
         priority: int = 0,
+        context_bytes: int = ...,
     ) -> None: ...
     @property
     def core(self) -> EngineCore: ...
@@ -56,7 +58,7 @@ class ApplicationCore:
         self,
         x: Row,
         *,
-        context: Hashable | None = None,
+        context: Context | None = None,
         deadline: float | None = None,
         priority: int | None = None,
     ) -> Prediction: ...
@@ -64,7 +66,7 @@ class ApplicationCore:
         self,
         xs: Rows,
         *,
-        context: Hashable | None = None,
+        context: Context | None = None,
         deadline: float | None = None,
         priority: int | None = None,
     ) -> Predictions: ...

@@ -8,7 +8,8 @@ from libcpp.utility cimport move
 from libcpp.vector cimport vector
 
 from clipper._core cimport native
-from clipper._core.arguments cimport context_hash, nanoseconds, priority_of
+from clipper._core.arguments cimport nanoseconds, priority_of
+from clipper._core.contexts cimport context_hash, describe_contexts
 from clipper._core.predictions cimport (
     Prediction, Predictions, asked_of, asked_rows, confidences_of, take_memory, whys_of,
 )
@@ -69,7 +70,8 @@ cdef class ApplicationCore:
     """What ``clipper.Application`` is made of."""
 
     def __init__(self, EngineCore core, str name, models, RowSpec input, RowSpec output, *,
-                 policy, slo, has_default, default, min_confidence, priority=0):
+                 policy, slo, has_default, default, min_confidence, priority=0,
+                 size_t context_bytes=native.kDefaultContextBytes):
         cdef vector[native.Model*] linked
         cdef unique_ptr[native.Policy] chooser = make_policy(policy)
         for model in models:
@@ -87,7 +89,7 @@ cdef class ApplicationCore:
         cdef string native_name = name.encode()
         self.handle = &core.engine.get().add_application(
             native_name, linked, move(chooser), self.slo_ns, min_confidence or 0.0,
-            priority_of(priority))
+            priority_of(priority), context_bytes)
 
     @property
     def priority(self):
@@ -101,8 +103,8 @@ cdef class ApplicationCore:
         ----------
         x : array_like, shape of one input row; bytes or str; for several tensors a dict of those
             An array must have the model's dtype; numbers and lists are converted.
-        context : hashable, optional
-            Whose query this is; the policy may treat each context differently.
+        context : str, bytes, int or tuple of those, optional
+            Whose query this is: the policy may learn for each context by itself.
         deadline : float, optional
             Seconds from now by which the answer must be held; the application's SLO if not given.
         priority : int, optional
@@ -331,6 +333,7 @@ cdef class ApplicationCore:
                         "p99": latency.quantile_ns(0.99) * 1e-9,
                         "p999": latency.quantile_ns(0.999) * 1e-9,
                         "max": latency.max_ns() * 1e-9},
+            "contexts": describe_contexts(self.handle.contexts),
         }
 
 

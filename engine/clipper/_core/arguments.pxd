@@ -1,8 +1,5 @@
-from libc.stdint cimport uint64_t
-
 from clipper._core cimport native
 
 
 cdef native.Nanos nanoseconds(object seconds, str what) except? -1
 cdef native.Priority priority_of(object priority) except? -1
-cdef uint64_t context_hash(object context) except? 0

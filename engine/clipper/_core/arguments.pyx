@@ -1,10 +1,7 @@
 """What callers say with a query, as the core takes it."""
 
-from libc.stdint cimport uint64_t
-
 from clipper._core cimport native
 
-import hashlib
 import operator
 
 
@@ -36,9 +33,3 @@ cdef native.Priority priority_of(object priority) except? -1:
 def check_priority(priority):
     """Return a priority as the core takes it, or raise with what to give instead."""
     return priority_of(priority)
-
-
-cdef uint64_t context_hash(object context) except? 0:
-    """Spread evenly over 64 bits, and the same in every process."""
-    digest = hashlib.blake2b(repr(context).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little")

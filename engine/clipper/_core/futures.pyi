@@ -1,6 +1,7 @@
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any, Never, final
 
+from clipper.contexts import Context
 from clipper.tensor import Row
 
 from .application import ApplicationCore
@@ -21,7 +22,7 @@ def submit(
     application: ApplicationCore,
     x: Row,
     *,
-    context: Hashable | None = None,
+    context: Context | None = None,
     deadline: float | None = None,
     priority: int | None = None,
 ) -> PredictionFuture: ...

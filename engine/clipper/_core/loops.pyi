@@ -1,6 +1,7 @@
-from collections.abc import Coroutine, Hashable
+from collections.abc import Coroutine
 from typing import Any, final
 
+from clipper.contexts import Context
 from clipper.tensor import Row
 
 from .application import ApplicationCore
@@ -19,7 +20,7 @@ def predict_async(
     application: ApplicationCore,
     x: Row,
     *,
-    context: Hashable | None = None,
+    context: Context | None = None,
     deadline: float | None = None,
     priority: int | None = None,
 ) -> Coroutine[Any, Any, Prediction]: ...

@@ -319,7 +319,7 @@ def predict_async(ApplicationCore application, x, *, context=None, deadline=None
     Parameters
     ----------
     x : array_like, shape of one input row; bytes or str; for several tensors a dict of those
-    context : hashable, optional
+    context : str, bytes, int or tuple of those, optional
         Whose query this is.
     deadline : float, optional
         Seconds from now by which the answer must be there; the application's SLO if not given.

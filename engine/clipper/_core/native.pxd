@@ -38,6 +38,10 @@ cdef extern from "base/errors.h" namespace "clipper" nogil:
         kCancelled
 
 
+cdef extern from "base/hash.h" namespace "clipper" nogil:
+    uint64_t hash_bytes(const void* data, size_t size, uint64_t seed) noexcept
+
+
 cdef extern from "base/tensor.h" namespace "clipper" nogil:
     enum class DTypeCode(uint8_t):
         kInt
@@ -175,6 +179,27 @@ cdef extern from "selection/policy.h" namespace "clipper" nogil:
         pass
 
 
+cdef extern from "selection/context_table.h" namespace "clipper" nogil:
+    const size_t kDefaultContextBytes "clipper::ContextOptions::kDefaultBytes"
+    const size_t kLeastContextBytes "clipper::ContextOptions::kLeastBytes"
+    cdef cppclass ContextCounts:
+        size_t in_memory
+        size_t bytes
+        size_t stored
+        size_t waiting
+        size_t noted
+        uint64_t begun
+        uint64_t loaded
+        uint64_t spilled
+        uint64_t evicted_unsaved
+        uint64_t served_by_own
+        uint64_t refused
+        uint64_t forgotten
+    cdef cppclass ContextTable:
+        size_t words() noexcept
+        ContextCounts counts() noexcept
+
+
 cdef extern from "selection/weighted_split.h" namespace "clipper" nogil:
     cdef cppclass WeightedSplit(Policy):
         WeightedSplit(const vector[double]& weights) except +
@@ -287,6 +312,7 @@ cdef extern from "serving/model.h" namespace "clipper" nogil:
 
 cdef extern from "serving/application.h" namespace "clipper" nogil:
     cdef cppclass Application:
+        const unique_ptr[ContextTable] contexts
         Nanos slo_ns
         Priority priority
         Nanos inline_limit_ns() noexcept
@@ -347,7 +373,7 @@ cdef extern from "serving/engine.h" namespace "clipper" nogil:
         Deployment& add_deployment(DeploymentOptions options) except +
         Application& add_application(string name, vector[Model*] models, unique_ptr[Policy] policy,
                                      Nanos slo_ns, float min_confidence,
-                                     Priority priority) except +
+                                     Priority priority, size_t context_bytes) except +
         Query* submit(Application& application, const ColumnRows* columns, uint32_t count,
                       const Asking& asking, Refusal& refusal) noexcept
         Batch* lead(Query& query, Nanos now_ns, Nanos run_limit_ns) except +

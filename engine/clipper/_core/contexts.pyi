@@ -1,0 +1,3 @@
+from clipper.contexts import Context
+
+def hash_context(context: Context) -> int: ...
