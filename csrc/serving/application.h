@@ -16,7 +16,9 @@
 #include "base/errors.h"
 #include "base/histogram.h"
 #include "selection/context_table.h"
+#include "selection/loss.h"
 #include "selection/policy.h"
+#include "serving/feedback_tally.h"
 #include "serving/model.h"
 
 namespace clipper {
@@ -34,7 +36,9 @@ class Application {
                         : nullptr),
         slo_ns(objective_ns),
         min_confidence(least_confidence),
-        priority(std::clamp(urgency, kLeastPriority, kMostPriority)) {}
+        priority(std::clamp(urgency, kLeastPriority, kMostPriority)),
+        keeps_records(policy != nullptr &&
+                      policy->state_words(static_cast<std::uint16_t>(models.size())) > 0) {}
 
   const std::string name;
   const std::vector<Model*> models;
@@ -44,6 +48,10 @@ class Application {
   const float min_confidence;                    // 0: every answer will do
   const Priority priority;                       // of its queries, unless they say otherwise
 
+  // Set up before the first query.
+  bool keeps_records;  // whether answered queries are kept until their feedback comes
+  Loss loss;           // how feedback judges outputs
+
   /// Event loops run batches inline up to this bound.
   [[nodiscard]] Nanos inline_limit_ns() const noexcept {
     return slo_ns == kNever ? 2 * kMillisecond : std::min(2 * kMillisecond, slo_ns / 10);
@@ -52,6 +60,7 @@ class Application {
   std::array<std::atomic<std::uint64_t>, kCauses> rows_by_cause{};  // kNone: answered
   std::atomic<std::uint64_t> rows_in_time{0};  // answered, and held before the deadline
   Histogram latency_ns;                        // of queries, from arrival to answer
+  FeedbackTally feedback;
 };
 
 }  // namespace clipper

@@ -16,8 +16,13 @@ constexpr Nanos kPatientBudget = 10 * kMillisecond;
 
 }  // namespace
 
-Engine::Engine(const Clock& clock, std::uint64_t seed, Nanos first_reserve_ns)
-    : clock_(clock), fork_epoch_(fork_epoch()), reserve_(first_reserve_ns), random_state_(seed) {}
+Engine::Engine(const Clock& clock, std::uint64_t seed, Nanos first_reserve_ns,
+               const JoinRecords::Options& records)
+    : clock_(clock),
+      fork_epoch_(fork_epoch()),
+      reserve_(first_reserve_ns),
+      feedback_(clock, records),
+      random_state_(seed) {}
 
 Engine::~Engine() = default;
 
@@ -102,6 +107,8 @@ void Engine::prepare(Query& query, Application& application, std::uint32_t rows,
   query.deadline_ns = saturating_add(now_ns, asking.budget_ns);
   query.answer_by_ns =
       query.deadline_ns == kNever ? kNever : query.deadline_ns - reserve_.of(asking.budget_ns);
+  query.context_key = asking.context;
+  query.has_context = asking.has_context;
   query.mailbox.store(asking.mailbox, std::memory_order_relaxed);
   query.reap_at_ns.store(asking.attended ? kNever : query.answer_by_ns, std::memory_order_relaxed);
 }
@@ -112,9 +119,14 @@ void Engine::prepare_asks(Query& query, const Asking& asking) {
   const auto models = static_cast<std::uint16_t>(application.models.size());
   query.asks = 1;
   if (application.policy) {
-    const SelectionInput input{models, asking.context, asking.has_context, random_bits()};
     query.context = asking.has_context ? application.contexts->pin(asking.context)
                                        : ContextPin(application.contexts->own());
+  }
+  if (asking.everyone) {
+    query.asks = models;
+    for (std::uint16_t i = 0; i < models; ++i) chosen[i].model = i;
+  } else if (application.policy) {
+    const SelectionInput input{models, asking.context, asking.has_context, random_bits()};
     query.asks = static_cast<std::uint16_t>(
         application.policy->select(input, query.context.state(), std::span(chosen).first(models)));
   }

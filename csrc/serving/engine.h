@@ -25,6 +25,7 @@
 #include "base/clock.h"
 #include "serving/application.h"
 #include "serving/deployment.h"
+#include "serving/feedback.h"
 #include "serving/model.h"
 #include "serving/query_table.h"
 #include "serving/reserve.h"
@@ -44,6 +45,7 @@ struct Asking {
   Priority priority = kApplicationsPriority;
   bool will_lead = false;  ///< the caller will call lead(): no driver is woken for it now
   bool may_lead = false;   ///< the caller will perhaps call lead(): a driver need not hurry
+  bool everyone = false;   ///< every model is asked, whatever the policy says
   bool attended = false;   ///< a thread waits and sees to the deadline; else the reaper does
   /// Where it goes when it is done. The box is read by the thread that submits, so that nobody
   /// collects the query while it is still being submitted.
@@ -65,14 +67,17 @@ struct Outcome {
   Nanos latency_ns = 0;
   Nanos queued_ns = 0;         ///< from arrival to the start of its batch; 0: never ran
   std::uint32_t error_id = 0;  ///< of the first model error
-  bool all_answered = false;   ///< no row has a cause
+  /// By which feedback finds what was answered; of JoinRecords.
+  std::uint64_t ticket = JoinRecords::kNoTicket;
+  bool all_answered = false;  ///< no row has a cause
 };
 
 enum class WaitResult : std::uint8_t { kDone, kTimedOut, kInterrupted };
 
 class Engine {
  public:
-  Engine(const Clock& clock, std::uint64_t seed, Nanos first_reserve_ns = 500 * kMicrosecond);
+  Engine(const Clock& clock, std::uint64_t seed, Nanos first_reserve_ns = 500 * kMicrosecond,
+         const JoinRecords::Options& records = {});
   ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
@@ -132,6 +137,9 @@ class Engine {
   /// Combines what arrived; ends the query first if it is open. Owner only, once.
   /// held_ns: when the owner holds the answer; 0: when the query was done.
   void collect(Query& query, Nanos held_ns, Outcome& outcome);
+  /// The first part of it, for who looks at each model's own answers: from then on nothing is
+  /// written, and every row of every ask has its cause. Nothing is counted.
+  void collect_answers(Query& query) noexcept;
   /// Owner only, last.
   void release(Query& query) noexcept;
 
@@ -164,6 +172,7 @@ class Engine {
   [[nodiscard]] const Clock& clock() const noexcept { return clock_; }
   [[nodiscard]] QueryTable& queries() noexcept { return queries_; }
   [[nodiscard]] Reserve& reserve() noexcept { return reserve_; }
+  [[nodiscard]] Feedback& feedback() noexcept { return feedback_; }
   /// Rows whose answers came after their query had ended.
   std::atomic<std::uint64_t> answers_lost{0};
 
@@ -193,6 +202,7 @@ class Engine {
   const int fork_epoch_;
   QueryTable queries_;
   Reserve reserve_;
+  Feedback feedback_;
   std::atomic<bool> closed_{false};
   std::atomic<std::uint64_t> random_state_;
 

@@ -52,14 +52,23 @@ bool Engine::withdraw(Query& query, Cause cause) noexcept {
   return query.finish(cause, clock_.now_ns());
 }
 
-void Engine::collect(Query& query, Nanos held_ns, Outcome& outcome) {
+void Engine::collect_answers(Query& query) noexcept {
   if (!query.is_done()) query.finish(Cause::kCancelled, clock_.now_ns());
   while (!query.is_done()) relax();  // somebody else is between winning and publishing
   query.reap_at_ns.store(kNever, std::memory_order_relaxed);
-  Nanos started_ns = 0;
+  const Cause end_cause = query.end_cause.load(std::memory_order_relaxed);
   for (std::uint16_t i = 0; i < query.asks; ++i) {
     Ask& ask = query.ask(i);
     if (ask.seal() && ask.deployment() != nullptr) ask.deployment()->note_dead();
+    ask.settle(query.rows, end_cause);
+  }
+}
+
+void Engine::collect(Query& query, Nanos held_ns, Outcome& outcome) {
+  collect_answers(query);
+  Nanos started_ns = 0;
+  for (std::uint16_t i = 0; i < query.asks; ++i) {
+    Ask& ask = query.ask(i);
     started_ns = std::max(started_ns, ask.started_ns());
     if (outcome.error_id == 0) outcome.error_id = ask.error_id();
   }
@@ -72,6 +81,9 @@ void Engine::collect(Query& query, Nanos held_ns, Outcome& outcome) {
     combine(query, outcome);
   }
   if (query.application->policy && query.application->policy->watches()) watch(query);
+  if (query.application->keeps_records) {
+    outcome.ticket = feedback_.records().keep(query, outcome, held_ns);
+  }
   count(query, outcome, held_ns);
 }
 
@@ -87,7 +99,6 @@ void Engine::watch(Query& query) noexcept {
 
 void Engine::take_only_answer(Query& query, Outcome& outcome) {
   Ask& ask = query.first_ask;
-  ask.settle(query.rows, query.end_cause.load(std::memory_order_relaxed));
   outcome.holder = &ask.outputs();
   outcome.outputs = ask.outputs().data();
   if (ask.deployment() != nullptr) outcome.layout = &ask.deployment()->output_layout();
@@ -100,7 +111,6 @@ void Engine::combine(Query& query, Outcome& outcome) {
   const OutputLayout* layout = nullptr;
   for (std::uint16_t i = 0; i < query.asks; ++i) {
     Ask& ask = query.ask(i);
-    ask.settle(query.rows, query.end_cause.load(std::memory_order_relaxed));
     if (ask.deployment() != nullptr) layout = &ask.deployment()->output_layout();
   }
   static const OutputLayout kNothing;

@@ -166,7 +166,9 @@ class alignas(64) Query : public Letter {
   std::uint16_t asks = 0;
   Priority priority = 0;
   Application* application = nullptr;
-  ContextPin context;  // what the policy goes by, from choosing to collecting
+  ContextPin context;             // what the policy goes by, from choosing to collecting
+  std::uint64_t context_key = 0;  // hash of the caller's context
+  bool has_context = false;
   Nanos arrived_ns = 0;
   Nanos deadline_ns = kNever;   // when its caller must hold the answer
   Nanos answer_by_ns = kNever;  // deadline less the reserve for waking and combining

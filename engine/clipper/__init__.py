@@ -31,6 +31,7 @@ from .errors import (
     RecursionRefusedError,
     ReplicaCrashedError,
 )
+from .feedback import FeedbackStatus, Loss
 from .model import Model
 from .model_protocol import ModelAdapter, Runner
 from .policies import MajorityVote, WeightedSplit
@@ -52,8 +53,10 @@ __all__ = [
     "DeployError",
     "Engine",
     "EngineClosedError",
+    "FeedbackStatus",
     "Fixed",
     "ForkedEngineError",
+    "Loss",
     "LowConfidenceError",
     "MajorityVote",
     "Model",

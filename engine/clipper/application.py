@@ -1,14 +1,19 @@
 """What callers talk to: applications, and models, which are applications of one model."""
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ._core import feedback as _feedback
 from ._core import futures, loops
 from ._core.application import ApplicationCore
 from ._core.futures import PredictionFuture
 from ._core.predictions import Prediction, Predictions
 from .contexts import Context
-from .tensor import Row
+from .feedback import FeedbackStatus
+from .tensor import Row, Rows
 
 __all__ = ["Application", "Prediction", "PredictionFuture", "Predictions"]
 
@@ -45,10 +50,69 @@ class Application(ApplicationCore):
             """Ask for one prediction without waiting."""
             ...
 
+        def feedback(
+            self,
+            prediction: Prediction | str,
+            *,
+            label: Any = None,
+            reward: float | None = None,
+            loss: float | None = None,
+        ) -> FeedbackStatus:
+            """Say how right an answer was; the policy learns from it, once a row."""
+            ...
+
+        def feedback_many(
+            self,
+            predictions: Predictions | str | Sequence[Prediction | str],
+            *,
+            labels: Rows | None = None,
+            rewards: ArrayLike | None = None,
+            losses: ArrayLike | None = None,
+        ) -> NDArray[np.uint8]:
+            """Say how right several answers were."""
+            ...
+
+        def feedback_for(
+            self,
+            x: Row,
+            *,
+            label: Any,
+            context: Context | None = None,
+            deadline: float | None = None,
+        ) -> FeedbackStatus:
+            """Say what would have been right for an input, whether it was ever asked or not."""
+            ...
+
+        def feedback_for_many(
+            self,
+            xs: Rows,
+            *,
+            labels: Rows,
+            context: Context | None = None,
+            deadline: float | None = None,
+        ) -> NDArray[np.uint8]:
+            """Say what would have been right for several inputs, all of one context."""
+            ...
+
     else:
         # Functions of the extension: a method of Python around them would cost as much as they do.
         predict_async = loops.predict_async
         submit = futures.submit
+        feedback = _feedback.feedback
+        feedback_many = _feedback.feedback_many
+        feedback_for = _feedback.feedback_for
+        feedback_for_many = _feedback.feedback_for_many
+
+    async def feedback_async(
+        self,
+        prediction: Prediction | str,
+        *,
+        label: Any = None,
+        reward: float | None = None,
+        loss: float | None = None,
+    ) -> FeedbackStatus:
+        """Say how right an answer was, from an event loop; as ``feedback`` otherwise."""
+        return self.feedback(prediction, label=label, reward=reward, loss=loss)
 
     @property
     def slo(self) -> float | None:
@@ -64,6 +128,7 @@ class Application(ApplicationCore):
             "policy": self._policy_text,
             "priority": self.priority,
             **self.statistics(),
+            "feedback": _feedback.feedback_statistics(self, self._model_names),
         }
 
     # Set by whoever makes the application.

@@ -13,12 +13,13 @@ from ._core.application import ModelCore
 from ._core.serving import EngineCore
 from .application import Application
 from .batching import Strategy, to_strategy
-from .deploying import DeployRequest, deploy
+from .deploying import DeployRequest, deploy, to_bytes
 from .errors import (
     AlreadyExistsError,
     ApplicationNotFoundError,
     ModelNotFoundError,
 )
+from .feedback import Loss, LossFunction, LossName, to_loss
 from .linking import check_links, check_objective, to_context_bytes
 from .model import Deployment, Model
 from .model_protocol import ModelAdapter
@@ -46,6 +47,11 @@ class Engine:
     keep_versions : int, default 2
         How many versions of a model stay loaded, the current one included: rollback goes to
         those.
+    feedback_memory : int or str, default "64MiB"
+        Bytes for what is kept of answered queries until their feedback comes, of applications
+        that take any; the oldest make room. Taken from the system as it fills.
+    feedback_window : float, default 600
+        Seconds for which feedback on an answer is taken.
 
     Notes
     -----
@@ -54,10 +60,16 @@ class Engine:
     still open at exit is closed then.
     """
 
-    def __init__(self, *, keep_versions: int = 2) -> None:
+    def __init__(
+        self,
+        *,
+        keep_versions: int = 2,
+        feedback_memory: int | str = "64MiB",
+        feedback_window: float = 600.0,
+    ) -> None:
         if keep_versions < 1:
             raise ValueError(f"keep_versions is {keep_versions}: give 1 or more")
-        self._core = EngineCore()
+        self._core = EngineCore(to_bytes(feedback_memory), feedback_window)
         self._keep_versions = keep_versions
         self._models: dict[str, Model] = {}
         self._model_cores: dict[str, ModelCore] = {}
@@ -243,6 +255,7 @@ class Engine:
         min_confidence: float | None = None,
         priority: int = 0,
         context_memory: int | str = "64MiB",
+        loss: Loss | LossName | LossFunction | None = None,
     ) -> Application:
         """Make an application of deployed models.
 
@@ -267,6 +280,10 @@ class Engine:
         context_memory : int or str, default "64MiB"
             Bytes for what the policy learns of each context, at least 64 KiB. What does not fit
             is forgotten, beginning with the contexts that were not asked for longest.
+        loss : Loss, {"zero_one", "absolute", "squared", "log"} or callable, optional
+            How feedback judges outputs by labels, from 0 (right) to 1; a function of output and
+            label runs in Python, once for each. ``"zero_one"`` if not given. With a loss given,
+            feedback is taken and counted even if the policy learns nothing.
 
         Returns
         -------
@@ -284,6 +301,7 @@ class Engine:
         """
         self._core.check_usable()
         linked = [self.model(model) for model in models]
+        judged_by = to_loss(loss)
         check_links(name, linked, slo=slo, policy=policy, min_confidence=min_confidence)
         with self._lock:
             if name in self._applications:
@@ -298,6 +316,7 @@ class Engine:
                 min_confidence=min_confidence, priority=priority,
                 context_bytes=to_context_bytes(context_memory),
             )  # fmt: skip
+            application.set_loss(judged_by)
             application._engine = self  # which lives as long as somebody may ask it
             application._slo = slo
             application._model_names = tuple(models)
@@ -329,6 +348,7 @@ class Engine:
                 "closed": self._core.is_closed,
                 "open_queries": self._core.open_queries,
                 "answers_lost": self._core.answers_lost,
+                "feedback": self._core.feedback_records(),
                 "models": {name: model.describe() for name, model in self._models.items()},
                 "applications": {
                     name: application.describe()

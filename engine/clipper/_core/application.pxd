@@ -1,4 +1,5 @@
 from clipper._core cimport native
+from clipper._core.judging cimport Judge
 from clipper._core.predictions cimport Prediction
 from clipper._core.serving cimport EngineCore
 from clipper._core.rows cimport RowSpec
@@ -16,6 +17,7 @@ cdef class ApplicationCore:
     cdef list _defaults                  # the default as a row of each output, or None
     cdef native.Nanos slo_ns
     cdef bint may_lead
+    cdef Judge judge                     # of outputs, by feedback
 
     cdef int ask(self, native.Asking* asking, object context, object deadline,
                  object priority) except -1

@@ -4,6 +4,7 @@ from typing import Any, final
 from typing_extensions import disjoint_base
 
 from clipper.contexts import Context
+from clipper.feedback import Loss, LossFunction
 from clipper.policies import BoundPolicy
 from clipper.tensor import Row, Rows
 
@@ -54,6 +55,7 @@ class ApplicationCore:
     def default(self) -> Any: ...
     @property
     def priority(self) -> int: ...
+    def set_loss(self, loss: Loss | LossFunction | None) -> None: ...
     def predict(
         self,
         x: Row,

@@ -10,6 +10,7 @@ from libcpp.vector cimport vector
 from clipper._core cimport native
 from clipper._core.arguments cimport nanoseconds, priority_of
 from clipper._core.contexts cimport context_hash, describe_contexts
+from clipper._core.judging cimport Judge
 from clipper._core.predictions cimport (
     Prediction, Predictions, asked_of, asked_rows, confidences_of, take_memory, whys_of,
 )
@@ -90,6 +91,14 @@ cdef class ApplicationCore:
         self.handle = &core.engine.get().add_application(
             native_name, linked, move(chooser), self.slo_ns, min_confidence or 0.0,
             priority_of(priority), context_bytes)
+        self.set_loss(None)
+
+    def set_loss(self, loss):
+        """Judge outputs by a clipper.Loss or a function; None: zero-one. Before serving only."""
+        self.judge = Judge(self.output, loss)
+        self.handle.loss = self.judge.loss
+        # Who names a loss wants models judged, whether the policy learns or not.
+        self.handle.keeps_records = self.handle.keeps_records or loss is not None
 
     @property
     def priority(self):
@@ -250,6 +259,7 @@ cdef class ApplicationCore:
         made.spec = self.output
         made._engine = self.core
         made._number = (<unsigned long long>query.generation << 32) | query.slot
+        made._ticket = outcome.ticket
         made._latency_ns = outcome.latency_ns
         made._queued_ns = outcome.queued_ns
         made._cause = outcome.cause
@@ -280,6 +290,7 @@ cdef class ApplicationCore:
                            for i in range(query.asks) if query.ask(i).deployment() != NULL]
         finally:
             made._number = (<unsigned long long>query.generation << 32) | query.slot
+            made._ticket = outcome.ticket
             self.core.engine.get().release(query[0])
         if not outcome.all_answered:
             made._is_default = np.array([cause is not None for cause in made._why], bool)

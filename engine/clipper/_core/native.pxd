@@ -174,6 +174,21 @@ cdef extern from "batching/deadline.h" namespace "clipper" nogil:
                            shared_ptr[LatencyModel] known) except +
 
 
+cdef extern from "selection/loss.h" namespace "clipper" nogil:
+    enum class LossKind(uint8_t):
+        kZeroOne
+        kAbsolute
+        kSquared
+        kLog
+    cdef cppclass Labels:
+        const ColumnRows* rows
+        const int64_t* classes
+    cdef cppclass Loss:
+        Loss()
+        Loss(LossKind kind, double scale, const RowSpec& output) except +ValueError
+        int64_t classes() noexcept
+
+
 cdef extern from "selection/policy.h" namespace "clipper" nogil:
     cdef cppclass Policy:
         pass
@@ -219,6 +234,7 @@ cdef extern from "serving/query.h" namespace "clipper" nogil:
         Cause cause(uint32_t row) noexcept
         Deployment* deployment() noexcept
         uint16_t model_index() noexcept
+        OutputRows& outputs() noexcept
     cdef cppclass Query(Letter):
         cbool is_done() noexcept
         cbool attach(Mailbox& box) noexcept
@@ -283,6 +299,7 @@ cdef extern from "serving/deployment.h" namespace "clipper" nogil:
     cdef cppclass Deployment:
         Replica& add_replica(vector[unique_ptr[Controller]] controllers) except +
         size_t lanes() noexcept
+        const OutputLayout& output_layout() noexcept
         shared_ptr[RowBlocks] blocks_of(const Batch& batch) noexcept
         RowBlocks& blocks() noexcept
         void close() noexcept
@@ -310,11 +327,32 @@ cdef extern from "serving/model.h" namespace "clipper" nogil:
         Deployment* set_current(Deployment* deployment) noexcept
 
 
+cdef extern from "serving/feedback_tally.h" namespace "clipper" nogil:
+    enum class FeedbackStatus(uint8_t):
+        kApplied
+        kDuplicate
+        kExpired
+        kUnknown
+        kForeign
+        kUnattributed
+    cdef cppclass AtomicDouble "std::atomic<double>":
+        double load() noexcept
+    cdef cppclass ModelTally:
+        AtomicCount judged
+        AtomicDouble loss
+    cdef cppclass FeedbackTally:
+        AtomicCount rows_by_status[6]
+        ModelTally models[32]
+
+
 cdef extern from "serving/application.h" namespace "clipper" nogil:
     cdef cppclass Application:
         const unique_ptr[ContextTable] contexts
         Nanos slo_ns
         Priority priority
+        cbool keeps_records
+        Loss loss
+        FeedbackTally feedback
         Nanos inline_limit_ns() noexcept
         AtomicCount rows_by_cause[8]
         AtomicCount rows_in_time
@@ -327,6 +365,50 @@ cdef extern from "serving/reserve.h" namespace "clipper" nogil:
         Nanos of(Nanos objective_ns) noexcept
 
 
+cdef extern from "serving/join_records.h" namespace "clipper" nogil:
+    const uint64_t kNoTicket "clipper::JoinRecords::kNoTicket"
+    const uint64_t kNotKept "clipper::JoinRecords::kNotKept"
+    cdef cppclass RecordOptions "clipper::JoinRecords::Options":
+        size_t bytes
+        Nanos window_ns
+    cdef cppclass RecordStatistics "clipper::JoinRecords::Statistics":
+        uint64_t records
+        size_t bytes
+    cdef cppclass JoinRecords:
+        RecordStatistics statistics() noexcept
+        size_t capacity() noexcept
+        Nanos window_ns() noexcept
+
+
+cdef extern from "serving/feedback.h" namespace "clipper" nogil:
+    cdef cppclass Said:
+        Said()
+        Labels labels
+        const float* losses
+        const float* model_losses
+    cdef cppclass AnsweredRow:
+        AnsweredRow()
+        uint64_t ticket
+        uint32_t row
+    cdef cppclass AnsweredRows "std::span<const clipper::AnsweredRow>":
+        AnsweredRows(const AnsweredRow* rows, size_t count)
+    cdef cppclass OutputCopies:
+        OutputCopies()
+        uint16_t asks() noexcept
+        Byte* output(uint16_t ask) noexcept
+        const OutputLayout* layout() noexcept
+    cdef cppclass Feedback:
+        JoinRecords& records() noexcept
+        void take(Application& application, AnsweredRows rows, const Said& said,
+                  FeedbackStatus* statuses) noexcept
+        FeedbackStatus look(Application& application, AnsweredRow row,
+                            OutputCopies& copies) noexcept
+
+        @staticmethod
+        void take_answers(Application& application, Query& query, const Said& said,
+                          FeedbackStatus* statuses) noexcept
+
+
 cdef extern from "serving/engine.h" namespace "clipper" nogil:
     cdef cppclass Asking:
         Asking()
@@ -337,6 +419,7 @@ cdef extern from "serving/engine.h" namespace "clipper" nogil:
         Priority priority
         cbool will_lead
         cbool may_lead
+        cbool everyone
         cbool attended
         Mailbox* mailbox
         void* owner
@@ -365,10 +448,12 @@ cdef extern from "serving/engine.h" namespace "clipper" nogil:
         Nanos latency_ns
         Nanos queued_ns
         uint32_t error_id
+        uint64_t ticket
         cbool all_answered
 
     cdef cppclass Engine:
-        Engine(const Clock& clock, uint64_t seed) except +
+        Engine(const Clock& clock, uint64_t seed, Nanos first_reserve_ns,
+               const RecordOptions& records) except +
         Model& add_model(string name) except +
         Deployment& add_deployment(DeploymentOptions options) except +
         Application& add_application(string name, vector[Model*] models, unique_ptr[Policy] policy,
@@ -389,6 +474,7 @@ cdef extern from "serving/engine.h" namespace "clipper" nogil:
         WaitResult wait(Query& query, Nanos until_ns) noexcept
         cbool withdraw(Query& query, Cause cause) noexcept
         void collect(Query& query, Nanos held_ns, Outcome& outcome) except +
+        void collect_answers(Query& query) noexcept
         void release(Query& query) noexcept
         void run_reaper() noexcept
         void wake_reaper() noexcept
@@ -398,6 +484,7 @@ cdef extern from "serving/engine.h" namespace "clipper" nogil:
         cbool is_forked() noexcept
         uint32_t open_queries() noexcept
         Reserve& reserve() noexcept
+        Feedback& feedback() noexcept
         AtomicCount answers_lost
 
 

@@ -20,6 +20,8 @@ cdef class Prediction:
     cdef object _asked                   # a deployment, or a tuple of (deployment, cause or None)
     cdef object _engine
     cdef unsigned long long _number
+    cdef unsigned long long _ticket      # by which feedback finds it
+    cdef unsigned int _row               # of its query
 
     cdef object keep(self, native.Outcome* outcome)
 
@@ -38,6 +40,7 @@ cdef class Predictions:
     cdef list _asked                     # of (deployment, list of causes or None)
     cdef object _engine
     cdef unsigned long long _number
+    cdef unsigned long long _ticket
     cdef RowSpec spec
 
 

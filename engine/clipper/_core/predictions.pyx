@@ -5,7 +5,7 @@ cimport numpy as cnp
 from libc.string cimport memcpy
 
 from clipper._core cimport native
-from clipper._core.serving cimport DeploymentCore
+from clipper._core.serving cimport DeploymentCore, WHOLE_CALL
 
 import types
 
@@ -107,8 +107,8 @@ cdef class Prediction:
 
     @property
     def query_id(self):
-        """Opaque and unguessable name of the query."""
-        return self._engine.query_id(self._number)
+        """Opaque and unguessable name of the query, and of the row where it has several."""
+        return self._engine.query_id(self._number, self._ticket, self._row)
 
     @property
     def models(self):
@@ -175,8 +175,8 @@ cdef class Predictions:
 
     @property
     def query_id(self):
-        """Opaque and unguessable name of the query."""
-        return self._engine.query_id(self._number)
+        """Opaque and unguessable name of the query, for feedback on all of its rows."""
+        return self._engine.query_id(self._number, self._ticket, WHOLE_CALL)
 
     def __len__(self):
         return self._rows
@@ -202,6 +202,8 @@ cdef class Predictions:
                             for asked, causes in self._asked])
         one._engine = self._engine
         one._number = self._number
+        one._ticket = self._ticket
+        one._row = row
         return one
 
     def __iter__(self):

@@ -4,6 +4,10 @@ from clipper._core cimport native
 from clipper._core.rows cimport RowSpec
 
 
+cdef enum:
+    WHOLE_CALL = 0xffffff  # in place of a row: all of them. No call has so many
+
+
 cdef class EngineCore:
     cdef native.MonotonicClock clock
     cdef unique_ptr[native.Engine] engine

@@ -7,11 +7,13 @@ from libcpp.utility cimport move
 from libcpp.vector cimport vector
 
 from clipper._core cimport native
+from clipper._core.arguments cimport nanoseconds
 from clipper._core.batches cimport inputs_of, read_outputs
 from clipper._core.rows cimport RowSpec
 
 import collections
 import hashlib
+import hmac
 import logging
 import os
 import traceback
@@ -21,15 +23,22 @@ from clipper.errors import EngineClosedError, ForkedEngineError, OverloadedError
 _log = logging.getLogger("clipper")
 _ERRORS_KEPT = 32
 cdef Py_ssize_t _MOST_ROWS = 16_777_215
+cdef native.Nanos _FIRST_RESERVE_NS = 500_000
+# In a query's id, beside its row.
+cdef unsigned int _NEVER_KEPT = 1 << 31
+cdef unsigned int _NOT_KEPT = 1 << 30
 
 
 @cython.final
 cdef class EngineCore:
     """Owns one C++ engine. Used through ``clipper.Engine``."""
 
-    def __cinit__(self):
+    def __cinit__(self, feedback_bytes=64 << 20, feedback_window=600.0):
+        cdef native.RecordOptions records
+        records.bytes = feedback_bytes
+        records.window_ns = nanoseconds(feedback_window, "feedback_window")
         seed = int.from_bytes(os.urandom(8), "little")
-        self.engine.reset(new native.Engine(self.clock, <uint64_t>seed))
+        self.engine.reset(new native.Engine(self.clock, <uint64_t>seed, _FIRST_RESERVE_NS, records))
         self._secret = os.urandom(32)
         self._deployments = []
         self.ports = []
@@ -125,10 +134,42 @@ cdef class EngineCore:
                 _log.exception("a future could not be completed")
             letter = following
 
-    def query_id(self, number):
-        """An opaque name for a query's number: keyed, so that none can be guessed from others."""
-        digest = hashlib.blake2b(number.to_bytes(8, "little"), key=self._secret, digest_size=8)
-        return f"{number:016x}{digest.hexdigest()}"
+    def query_id(self, number, ticket, row):
+        """An opaque name for a query's row: keyed, so that none can be guessed from others."""
+        if ticket == native.kNoTicket:
+            named, what = number, row | _NEVER_KEPT
+        elif ticket == native.kNotKept:
+            named, what = number, row | _NOT_KEPT
+        else:
+            named, what = ticket, row
+        name = named.to_bytes(8, "big") + what.to_bytes(4, "big")
+        return name.hex() + self._seal(name)
+
+    def read_query_id(self, str query_id):
+        """The ticket and the row that an id names; no ticket if it is not one of this engine's."""
+        try:
+            name = bytes.fromhex(query_id[:24])
+        except ValueError:
+            return native.kNoTicket, 0
+        # The rest is compared as it was written, so that each name has one id.
+        if query_id[:24] != name.hex() or not hmac.compare_digest(
+                query_id[24:].encode(), self._seal(name).encode()):
+            return native.kNoTicket, 0
+        what = int.from_bytes(name[8:], "big")
+        row = what & WHOLE_CALL
+        if what & _NEVER_KEPT:
+            return native.kNoTicket, row
+        return native.kNotKept if what & _NOT_KEPT else int.from_bytes(name[:8], "big"), row
+
+    def _seal(self, name):
+        return hashlib.blake2b(name, key=self._secret, digest_size=8).hexdigest()
+
+    def feedback_records(self):
+        """What is kept of answered queries for their feedback, and within which bounds."""
+        cdef native.JoinRecords* records = &self.engine.get().feedback().records()
+        cdef native.RecordStatistics kept = records.statistics()
+        return {"records": kept.records, "bytes": kept.bytes, "memory": records.capacity(),
+                "window": records.window_ns() * 1e-9}
 
     def add_deployment(self, str name, version, RowSpec input, RowSpec output, *, max_queue,
                        row_budget, max_batch, caller_runs, length_buckets=()):
