@@ -273,6 +273,18 @@ def test_the_batch_job_predicts_every_row_in_order(tmp_path: Path) -> None:
     assert run(job).returncode == 2
 
 
+def test_the_ab_test_finds_the_better_model_by_its_share_of_the_users() -> None:
+    done = run(EXAMPLES / "ab_test" / "ab_test.py")
+    assert done.returncode == 0, done.stderr
+    old, new, verdict = done.stdout.splitlines()
+    users = {line.split()[0]: int(line.split()[1]) for line in (old, new)}
+    errors = {line.split()[0]: float(line.split()[-1]) for line in (old, new)}
+    assert sum(users.values()) == 4000
+    assert 0.08 < users["new"] / 4000 < 0.12
+    assert errors["new"] < errors["old"]
+    assert verdict == "new is better"
+
+
 def test_the_gate_passes_a_model_that_holds_its_objective() -> None:
     pytest.importorskip("pytest_benchmark")
     gate = EXAMPLES / "gate_your_model"

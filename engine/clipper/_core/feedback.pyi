@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from clipper.contexts import Context
 from clipper.feedback import FeedbackStatus
 from clipper.tensor import Row, Rows
 

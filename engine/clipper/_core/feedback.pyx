@@ -142,7 +142,7 @@ def feedback_for(ApplicationCore application, x, *, label, context=None, deadlin
     x : array_like, shape of one input row; bytes or str; for several tensors a dict of those
     label
         As for ``feedback``.
-    context : hashable, optional
+    context : str, bytes, int, or tuple of those, optional
         Whose policy learns; the application's own if not given.
     deadline : float, optional
         Seconds that the models may take, 10 if not given; late ones are not judged.

@@ -95,7 +95,7 @@ cdef class Judge:
             raise TypeError(f"a label of {array.dtype} was given ({array.ravel()[:1]}), but "
                             f"outputs are {dtype}: convert it first")
         converted = array.astype(dtype, order="C")
-        if is_whole and not np.array_equal(converted, array):
+        if is_whole and array.dtype != dtype and not np.array_equal(converted, array):
             raise ValueError(f"a label cannot be an output, as {dtype} cannot hold it: "
                              f"{array[converted != array].ravel()[0]}")
         if not is_whole and not np.isfinite(array).all():
