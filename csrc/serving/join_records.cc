@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <new>
+#include <utility>
 
 #include "serving/engine.h"
 
@@ -126,7 +127,8 @@ std::uint64_t JoinRecords::keep(Query& query, const Outcome& outcome, Nanos now_
     write_row(*record, row, query, outcome, values);
   }
   const std::uint64_t ticket = record->ticket;
-  record->users.fetch_sub(1, std::memory_order_release);
+  // Pairs with the acquire of who finds it, however the ticket got there.
+  record->users.fetch_sub(JoinRecord::kWriting, std::memory_order_release);
   return ticket;
 }
 
@@ -138,9 +140,11 @@ RecordPin JoinRecords::find(std::uint64_t ticket, Nanos now_ns, FeedbackStatus& 
   if (ticket < tail_) return {};
   JoinRecord& record = at(ticket);
   if (now_ns - record.kept_ns > window_ns_) return {};
-  record.users.fetch_add(1, std::memory_order_relaxed);
-  status = FeedbackStatus::kApplied;
-  return RecordPin(record);
+  const bool is_written =
+      (record.users.fetch_add(1, std::memory_order_acquire) & JoinRecord::kWriting) == 0;
+  status = is_written ? FeedbackStatus::kApplied : FeedbackStatus::kUnknown;
+  RecordPin pin(record);
+  return is_written ? std::move(pin) : RecordPin();
 }
 
 JoinRecords::Statistics JoinRecords::statistics() noexcept {
@@ -154,7 +158,7 @@ JoinRecord* JoinRecords::reserve(std::size_t bytes, std::uint32_t rows, Nanos no
   if (memory_ == nullptr && !map_memory()) return nullptr;
   if (!make_room(bytes, now_ns)) return nullptr;
   JoinRecord& record = append(bytes, rows, now_ns);
-  record.users.store(1, std::memory_order_relaxed);
+  record.users.store(JoinRecord::kWriting, std::memory_order_relaxed);
   ++records_;
   return &record;
 }

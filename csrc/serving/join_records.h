@@ -50,7 +50,8 @@ struct JoinRecord {
   std::uint32_t rows = 0;  ///< 0: it only fills the ring up to its end
   std::uint16_t asks = 0;
   bool has_context = false;
-  std::atomic<std::uint32_t> users{0};  ///< who write or read it now
+  static constexpr std::uint32_t kWriting = 1u << 31;
+  std::atomic<std::uint32_t> users{0};  ///< how many read it now, and whether it is being written
 
   [[nodiscard]] Asked& asked(std::uint16_t ask) noexcept {
     return reinterpret_cast<Asked*>(this + 1)[ask];
