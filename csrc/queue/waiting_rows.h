@@ -4,9 +4,12 @@
 #include <cstdint>
 
 #include "base/clock.h"
+#include "base/packed_pointer.h"
 #include "queue/row_blocks.h"
 
 namespace clipper {
+
+struct Flight;  // cache/flight.h: nobody follows it here
 
 /// Names one attempt to answer one ask of one query. Stale handles are recognised, never followed.
 struct Handle {
@@ -33,6 +36,9 @@ struct WaitingRows {
   Nanos arrived_ns = 0;
   Lane lane = 0;
   Priority priority = 0;  ///< within [kLeastPriority, kMostPriority]
+  /// Of these rows, if others may wait for the same: see flight_of().
+  PackedPointer<Flight> flight = {};
 };
+static_assert(sizeof(WaitingRows) == 56, "a queue's cell is one cache line");
 
 }  // namespace clipper

@@ -52,6 +52,7 @@ Deployment::Deployment(DeploymentOptions options, QueryTable& queries)
       max_batch_(std::clamp(options_.max_batch, 1U, most_batch_rows_)),
       max_queue_(options_.max_queue),
       queue_(std::make_unique<RequestQueue<WaitingRows>>(options_.max_queue)),
+      cache_(make_cache()),
       windows_(checked_edges(options_).size() + 1) {}
 
 Replica& Deployment::add_replica(std::vector<std::unique_ptr<Controller>> controllers) {
@@ -162,7 +163,7 @@ Batch* Deployment::claim(Replica& replica, Nanos now_ns, Nanos run_limit_ns,
   batch->rows = 0;
   const std::scoped_lock lock(window_mutex_);
   drain_queue();
-  bury_the_dead();
+  bury_the_dead(now_ns);
   if (has_priorities_.load(std::memory_order_relaxed)) choose_ranks(replica, now_ns, dropped);
   std::array<bool, kMaxLanes> passed_over{};
   while (Window* window = most_urgent(passed_over)) {
@@ -180,7 +181,7 @@ Batch* Deployment::claim(Replica& replica, Nanos now_ns, Nanos run_limit_ns,
         {now_ns, replica.free_at_ns(now_ns), head.deadline_ns, head.arrived_ns, window->rank_rows(),
          arrived_rows_.load(std::memory_order_relaxed), window->tail_deadline_ns()});
     if (decision.kind == Decision::Kind::kDrop) {
-      drop_head(*window, Cause::kOverload, dropped);
+      drop_or_pass_head(*window, Cause::kOverload, now_ns, dropped);
       continue;
     }
     if (decision.kind == Decision::Kind::kWait) {
@@ -196,7 +197,7 @@ Batch* Deployment::claim(Replica& replica, Nanos now_ns, Nanos run_limit_ns,
     if (batch->bound_ns > run_limit_ns) return nullptr;
     batch->lane = lane;
     window->charge(batch->bound_ns);
-    bind(*batch, *window, rows);
+    bind(*batch, *window, rows, now_ns);
     if (batch->rows > 0) break;  // else all of them had died meanwhile
   }
   if (batch->rows == 0) return nullptr;
@@ -204,6 +205,7 @@ Batch* Deployment::claim(Replica& replica, Nanos now_ns, Nanos run_limit_ns,
   lay_out(*batch);
   batch->start_ns = now_ns;
   replica.start(*batch);
+  if (cache_ != nullptr) note_end(*batch, replica.free_at_ns(now_ns));
   return batch;
 }
 
@@ -254,16 +256,21 @@ void Deployment::note_taken(const WaitingRows& entry) noexcept {
 }
 
 // Nobody wants these rows any more, and nobody is told.
-void Deployment::bury(const WaitingRows& entry) noexcept {
+void Deployment::bury(const WaitingRows& entry, Nanos now_ns) {
   note_taken(entry);
   rows_withdrawn.fetch_add(entry.run.rows, std::memory_order_relaxed);
+  if (entry.flight) return bury_or_pass(entry, now_ns);
+  release(entry);
+}
+
+void Deployment::release(const WaitingRows& entry) noexcept {
   RowBlocks::release(*entry.run.block, entry.run.rows);
   leave(entry.run.rows);
 }
 
 // Rows that died behind the head make the window look longer than it is. They are taken out when
 // they are many enough to matter; the others when their turn comes.
-void Deployment::bury_the_dead() {
+void Deployment::bury_the_dead(Nanos now_ns) {
   const std::uint64_t dead = dead_.load(std::memory_order_relaxed);
   if (dead == dead_seen_) return;
   std::size_t entries = 0;
@@ -272,16 +279,17 @@ void Deployment::bury_the_dead() {
   dead_seen_ = dead;
   for (Window& window : windows_) {
     window.sweep([this](const WaitingRows& entry) { return is_dead(entry); },
-                 [this](const WaitingRows& entry) { bury(entry); });
+                 [&](const WaitingRows& entry) { bury(entry, now_ns); });
   }
+  if (!passed_on_.empty()) put_back_passed();
 }
 
 bool Deployment::drop_dead_head(Window& window, Nanos now_ns, std::vector<DroppedRows>& dropped) {
   const WaitingRows& head = window.head();
   if (is_dead(head)) {
-    drop_head(window, Cause::kCancelled, dropped);
+    drop_or_pass_head(window, Cause::kCancelled, now_ns, dropped);
   } else if (head.deadline_ns <= now_ns) {
-    drop_head(window, Cause::kDeadline, dropped);
+    drop_or_pass_head(window, Cause::kDeadline, now_ns, dropped);
   } else {
     return false;
   }
@@ -299,7 +307,7 @@ void Deployment::drop_head(Window& window, Cause cause, std::vector<DroppedRows>
   dropped.push_back({entry, cause});
 }
 
-void Deployment::bind(Batch& batch, Window& window, std::uint32_t rows) {
+void Deployment::bind(Batch& batch, Window& window, std::uint32_t rows, Nanos now_ns) {
   batch.entries.clear();
   batch.rows = 0;
   batch.staging = {};
@@ -308,7 +316,7 @@ void Deployment::bind(Batch& batch, Window& window, std::uint32_t rows) {
     const std::uint32_t room = rows - batch.rows;
     if (is_dead(entry)) {
       window.pop_head();
-      bury(entry);
+      bury(entry, now_ns);
       continue;
     }
     if (entry.run.rows > room) {
@@ -323,6 +331,7 @@ void Deployment::bind(Batch& batch, Window& window, std::uint32_t rows) {
     count_waiting(entry, -std::int64_t{entry.run.rows});
   }
   waiting_rows_.fetch_sub(batch.rows, std::memory_order_relaxed);
+  if (!passed_on_.empty()) put_back_passed();
 }
 
 // Threads reserve and push in different orders, so rows of one run may arrive shuffled: any order
@@ -378,13 +387,17 @@ void Deployment::give_back_all_but_run_of(Batch& batch, const WaitingRows& head)
   const std::vector<WaitingRows> kept(begin, end);
   entries.erase(begin, end);
   for (const WaitingRows& entry : entries) {
-    windows_[batch.lane].push(entry);
-    count_waiting(entry, entry.run.rows);
+    put_back(entry);
     batch.rows -= entry.run.rows;
-    waiting_rows_.fetch_add(entry.run.rows, std::memory_order_seq_cst);
-    waiting_requests_.fetch_add(1, std::memory_order_relaxed);
   }
   entries = kept;
+}
+
+void Deployment::put_back(const WaitingRows& entry) {
+  windows_[entry.lane].push(entry);
+  count_waiting(entry, entry.run.rows);
+  waiting_rows_.fetch_add(entry.run.rows, std::memory_order_seq_cst);
+  waiting_requests_.fetch_add(1, std::memory_order_relaxed);
 }
 
 void Deployment::take_all(std::vector<DroppedRows>& dropped, Cause cause) {
@@ -399,6 +412,7 @@ void Deployment::free_memory() {
   const std::scoped_lock lock(window_mutex_);
   for (Window& window : windows_) window = {};
   queue_ = std::make_unique<RequestQueue<WaitingRows>>(2);
+  if (cache_ != nullptr) cache_->clear();
   blocks_.reset();
   staging_.reset();
 }

@@ -22,6 +22,7 @@
 #include "base/errors.h"
 #include "base/output_layout.h"
 #include "base/tensor.h"
+#include "cache/prediction_cache.h"
 #include "queue/request_queue.h"
 #include "queue/row_blocks.h"
 #include "queue/window.h"
@@ -40,11 +41,12 @@ struct DeploymentOptions {
   std::uint32_t max_batch = 4096;                         ///< at first
   std::uint32_t most_in_flight = 1;
   bool caller_runs = true;
+  CacheOptions cache;
 };
 
 /// Rows that a driver took off the window because they cannot be run any more.
 struct DroppedRows {
-  WaitingRows entry;
+  WaitingRows entry;  ///< without a block: the rows themselves went to another query
   Cause cause = Cause::kDeadline;
 };
 
@@ -77,6 +79,12 @@ class Deployment {
   [[nodiscard]] bool push(const WaitingRows& entry) noexcept;
   /// Wakes a sleeping thread of a replica that nobody drives. `patient`: somebody may lead soon.
   void wake_a_driver(bool patient = false) noexcept;
+  /// nullptr: it has none.
+  [[nodiscard]] PredictionCache* cache() noexcept { return cache_.get(); }
+  /// Whether a query that must be complete by `answer_by_ns` can rely on a flight, as far as is
+  /// known. REQUIRES: its shard's lock.
+  [[nodiscard]] bool may_join(const Flight& flight, Nanos now_ns, Nanos answer_by_ns, Lane lane,
+                              Priority priority) const noexcept;
 
   // The way out.
 
@@ -171,14 +179,23 @@ class Deployment {
                                                std::vector<DroppedRows>& dropped);
   [[nodiscard]] bool push_after_draining(const WaitingRows& entry) noexcept;
   void drain_queue();
-  void bury_the_dead();
-  void bury(const WaitingRows& entry) noexcept;
+  void bury_the_dead(Nanos now_ns);
+  void bury(const WaitingRows& entry, Nanos now_ns);
+  void bury_or_pass(const WaitingRows& entry, Nanos now_ns);
+  void release(const WaitingRows& entry) noexcept;
   void note_taken(const WaitingRows& entry) noexcept;
   [[nodiscard]] Window* most_urgent(const std::array<bool, kMaxLanes>& passed_over) noexcept;
   [[nodiscard]] bool drop_dead_head(Window& window, Nanos now_ns,
                                     std::vector<DroppedRows>& dropped);
   void drop_head(Window& window, Cause cause, std::vector<DroppedRows>& dropped);
-  void bind(Batch& batch, Window& window, std::uint32_t rows);
+  void drop_or_pass_head(Window& window, Cause cause, Nanos now_ns,
+                         std::vector<DroppedRows>& dropped);
+  [[nodiscard]] std::optional<WaitingRows> pass_on(const WaitingRows& row, Nanos now_ns) noexcept;
+  void put_back(const WaitingRows& entry);
+  void put_back_passed();
+  void note_end(const Batch& batch, Nanos ends_ns) noexcept;
+  [[nodiscard]] std::unique_ptr<PredictionCache> make_cache();
+  void bind(Batch& batch, Window& window, std::uint32_t rows, Nanos now_ns);
   void lay_out(Batch& batch);
   [[nodiscard]] bool gather(Batch& batch);
   [[nodiscard]] std::optional<RowRun> reserve_staging(const Batch& batch) noexcept;
@@ -196,10 +213,12 @@ class Deployment {
   std::atomic<std::uint32_t> max_queue_;
   std::unique_ptr<RequestQueue<WaitingRows>> queue_;
   std::vector<std::unique_ptr<Replica>> replicas_;
+  std::unique_ptr<PredictionCache> cache_;
 
   std::mutex window_mutex_;      // guards what follows
   std::vector<Window> windows_;  // one for each lane; their number never changes
   std::uint64_t dead_seen_ = 0;
+  std::vector<WaitingRows> passed_on_;  // rows of dead queries that others wait for
 
   std::atomic<bool> closed_{false};
   std::atomic<std::uint64_t> dead_{0};

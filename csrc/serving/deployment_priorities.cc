@@ -35,7 +35,7 @@ void Deployment::choose_ranks(const Replica& replica, Nanos now_ns,
     window.drop_lost_heads([&](const WaitingRows& head) { return head.deadline_ns < done_ns; },
                            [&] {
                              if (!drop_dead_head(window, now_ns, dropped)) {
-                               drop_head(window, Cause::kOverload, dropped);
+                               drop_or_pass_head(window, Cause::kOverload, now_ns, dropped);
                              }
                            });
   }
@@ -65,7 +65,7 @@ std::uint32_t Deployment::rows_among_ranks(Window& window, Replica& replica, Nan
         {now_ns, free_at_ns, head.deadline_ns, head.arrived_ns, std::min(most, rows + next.rows()),
          arrived_rows_.load(std::memory_order_relaxed), next.tail_deadline_ns()});
     if (decision.kind == Decision::Kind::kDrop) {
-      window.with_rank(rank, [&] { drop_head(window, Cause::kOverload, dropped); });
+      window.with_rank(rank, [&] { drop_or_pass_head(window, Cause::kOverload, now_ns, dropped); });
       if (!window.has_rows(rank)) rank = window.rank_below(rank);
       continue;
     }

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "base/fork_epoch.h"
+#include "base/random.h"
 
 namespace clipper {
 namespace {
@@ -22,7 +23,10 @@ Engine::Engine(const Clock& clock, std::uint64_t seed, Nanos first_reserve_ns,
       fork_epoch_(fork_epoch()),
       reserve_(first_reserve_ns),
       feedback_(clock, records),
-      random_state_(seed) {}
+      random_state_(seed) {
+  Random random(~seed);  // a sequence of its own
+  cache_secret_ = {random(), random()};
+}
 
 Engine::~Engine() = default;
 
@@ -34,6 +38,8 @@ Model& Engine::add_model(std::string name) {
 
 Deployment& Engine::add_deployment(DeploymentOptions options) {
   const std::scoped_lock lock(set_up_mutex_);
+  options.cache.secret = cache_secret_;
+  options.cache.deployment = deployments_.size();
   deployments_.push_back(std::make_unique<Deployment>(std::move(options), queries_));
   return *deployments_.back();
 }
@@ -82,8 +88,10 @@ Query* Engine::submit(Application& application, const ColumnRows* columns, std::
   if (!asking.attended) watch_deadline(*query);
   // Who comes late, as a load generator may, has less time left than its arrival says.
   const Nanos now_ns = asking.arrived_ns != 0 ? clock_.now_ns() : query->arrived_ns;
-  for (std::uint16_t i = 0; i < asks; ++i) enqueue(*query, i, columns, now_ns);
-  if (!asking.will_lead || asks > 1) {
+  for (std::uint16_t i = 0; i < asks; ++i) {
+    enqueue(*query, i, columns, now_ns, asking.bypass_cache);
+  }
+  if ((!asking.will_lead || asks > 1) && !query->is_done()) {
     const bool patient = asking.may_lead && asks == 1 && asking.budget_ns >= kPatientBudget;
     for (std::uint16_t i = 0; i < asks; ++i) {
       if (Deployment* deployment = query->ask(i).deployment()) deployment->wake_a_driver(patient);
@@ -157,11 +165,14 @@ void Engine::watch_deadline(Query& query) noexcept {
   }
 }
 
-void Engine::enqueue(Query& query, std::uint16_t index, const ColumnRows* columns,
-                     Nanos now_ns) noexcept {
+void Engine::enqueue(Query& query, std::uint16_t index, const ColumnRows* columns, Nanos now_ns,
+                     bool bypass_cache) noexcept {
   Ask& ask = query.ask(index);
   Deployment* deployment = ask.deployment();
   if (deployment == nullptr) return refuse(query, index, Cause::kNoReplica, 0);
+  if (deployment->cache() != nullptr && !bypass_cache) {
+    return enqueue_cached(query, index, columns, now_ns);
+  }
   if (!deployment->admits(now_ns, query.rows, query.answer_by_ns,
                           deployment->longest_lane_of(columns, query.rows), query.priority)) {
     return refuse(query, index, Cause::kOverload, 0);
@@ -319,6 +330,7 @@ Nanos Engine::fail(Batch& batch, Cause cause, std::uint32_t error_id) {
 void Engine::answer(const WaitingRows& entry, Cause cause, const ColumnRows* outputs,
                     std::uint32_t first, Nanos started_ns, std::uint32_t error_id,
                     Nanos now_ns) noexcept {
+  if (entry.flight) return land(entry, cause, outputs, first, started_ns, error_id, now_ns);
   Query& query = queries_.at(entry.handle.slot);
   Ask& ask = query.ask(entry.handle.ask);
   const bool is_current = ask.begin_write(entry.handle);
@@ -363,6 +375,7 @@ void Engine::answer_dropped(Deployment& deployment, std::vector<DroppedRows>& dr
                             Nanos now_ns) {
   for (const DroppedRows& row : dropped) {
     answer(row.entry, row.cause, nullptr, 0, 0, 0, now_ns);
+    if (row.entry.run.block == nullptr) continue;
     RowBlocks::release(*row.entry.run.block, row.entry.run.rows);
     deployment.leave(row.entry.run.rows);
   }

@@ -6,7 +6,8 @@
 //   collect   combine -> confidence -> metrics               (the owner's own thread)
 //
 // The first half is in engine.cc, with its drivers and complete(); collect() and waiting in
-// engine_collect.cc; the reaper and the end in engine_reap.cc.
+// engine_collect.cc; the reaper and the end in engine_reap.cc; rows of deployments that have a
+// cache in engine_cache.cc.
 //
 // C++ never calls out of here: drivers pull batches with claim() and hand results over with
 // complete().
@@ -43,10 +44,11 @@ struct Asking {
   bool has_context = false;
   /// Larger is more urgent; clamped to [kLeastPriority, kMostPriority].
   Priority priority = kApplicationsPriority;
-  bool will_lead = false;  ///< the caller will call lead(): no driver is woken for it now
-  bool may_lead = false;   ///< the caller will perhaps call lead(): a driver need not hurry
-  bool everyone = false;   ///< every model is asked, whatever the policy says
-  bool attended = false;   ///< a thread waits and sees to the deadline; else the reaper does
+  bool will_lead = false;     ///< the caller will call lead(): no driver is woken for it now
+  bool may_lead = false;      ///< the caller will perhaps call lead(): a driver need not hurry
+  bool everyone = false;      ///< every model is asked, whatever the policy says
+  bool bypass_cache = false;  ///< neither read nor filled for this query
+  bool attended = false;      ///< a thread waits and sees to the deadline; else the reaper does
   /// Where it goes when it is done. The box is read by the thread that submits, so that nobody
   /// collects the query while it is still being submitted.
   Mailbox* mailbox = nullptr;
@@ -180,8 +182,22 @@ class Engine {
   void prepare(Query& query, Application& application, std::uint32_t rows, const Asking& asking);
   void prepare_asks(Query& query, const Asking& asking);
   void watch_deadline(Query& query) noexcept;
-  void enqueue(Query& query, std::uint16_t index, const ColumnRows* columns, Nanos now_ns) noexcept;
+  void enqueue(Query& query, std::uint16_t index, const ColumnRows* columns, Nanos now_ns,
+               bool bypass_cache) noexcept;
   void refuse(Query& query, std::uint16_t index, Cause cause, std::uint32_t offset) noexcept;
+
+  // The same past a cache: see engine_cache.cc.
+  struct CachedAsk;
+  void enqueue_cached(Query& query, std::uint16_t index, const ColumnRows* columns,
+                      Nanos now_ns) noexcept;
+  void look_up_rows(CachedAsk& ask) noexcept;
+  void push_missed(CachedAsk& ask) noexcept;
+  [[nodiscard]] std::uint32_t push_run(CachedAsk& ask, std::uint32_t first,
+                                       std::uint32_t rows) noexcept;
+  void refuse_missed(CachedAsk& ask, std::uint32_t row) noexcept;
+  [[nodiscard]] bool push_for_waiter(CachedAsk& ask, std::uint32_t row) noexcept;
+  void land(const WaitingRows& entry, Cause cause, const ColumnRows* outputs, std::uint32_t first,
+            Nanos started_ns, std::uint32_t error_id, Nanos now_ns) noexcept;
   [[nodiscard]] Batch* try_lead(Deployment& deployment, Nanos now_ns, Nanos run_limit_ns);
   /// `outputs`: those of the whole batch, of which the entry's begin at row `first`; nullptr: none.
   void answer(const WaitingRows& entry, Cause cause, const ColumnRows* outputs, std::uint32_t first,
@@ -205,6 +221,7 @@ class Engine {
   Feedback feedback_;
   std::atomic<bool> closed_{false};
   std::atomic<std::uint64_t> random_state_;
+  SipKey cache_secret_;
 
   alignas(64) std::atomic<Nanos> next_reap_ns_{kNever};
   std::atomic<bool> reaper_asleep_{false};

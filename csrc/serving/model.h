@@ -19,9 +19,12 @@ class Model {
   [[nodiscard]] Deployment* current() const noexcept {
     return current_.load(std::memory_order_acquire);
   }
-  /// Switches to another deployment (nullptr: none) and returns the one before.
+  /// Switches to another deployment (nullptr: none) and returns the one before, whose cached answers
+  /// are forgotten: nobody will ask for them.
   Deployment* set_current(Deployment* deployment) noexcept {
-    return current_.exchange(deployment, std::memory_order_acq_rel);
+    Deployment* before = current_.exchange(deployment, std::memory_order_acq_rel);
+    if (before != nullptr && before->cache() != nullptr) before->cache()->clear();
+    return before;
   }
 
   /// Counts `rows` into the current deployment; nullptr: there is none that takes them.
