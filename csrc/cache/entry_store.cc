@@ -2,7 +2,6 @@
 
 #include <sys/mman.h>
 
-#include <algorithm>
 #include <limits>
 
 namespace clipper {
@@ -10,7 +9,6 @@ namespace {
 
 constexpr std::size_t kAlignment = 16;  // of output rows
 constexpr std::size_t kLeastAllocation = 32;
-constexpr std::size_t kPage = 4096;
 constexpr std::size_t kOwnMapping = std::size_t{128} << 10;  // allocations of so much get their own
 
 constexpr std::size_t align_up(std::size_t bytes, std::size_t to) {
@@ -18,9 +16,9 @@ constexpr std::size_t align_up(std::size_t bytes, std::size_t to) {
 }
 
 // What glibc takes for an allocation.
-constexpr std::size_t allocated(std::size_t bytes) {
+constexpr std::size_t allocated(std::size_t bytes, std::size_t page = 4096) {
   if (bytes == 0) return 0;
-  if (bytes >= kOwnMapping) return align_up(bytes + kAlignment, kPage);
+  if (bytes >= kOwnMapping) return align_up(bytes + kAlignment, page);
   return std::max(align_up(bytes + sizeof(std::size_t), kAlignment), kLeastAllocation);
 }
 

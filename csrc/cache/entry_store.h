@@ -16,6 +16,7 @@
 // Invariant: bytes() <= the budget.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -51,10 +52,11 @@ class EntryStore {
   [[nodiscard]] std::uint64_t evictions() const noexcept { return evictions_; }
   /// Of memory that is in use.
   [[nodiscard]] std::size_t bytes() const noexcept {
-    return memory_ == nullptr ? 0 : table_bytes() + used_slots_ * slot_bytes_ + value_bytes_;
+    return table_bytes_in_use() + used_slots_ * slot_bytes_ + value_bytes_;
   }
 
  private:
+  static constexpr std::size_t kPage = 4096;
   static constexpr std::uint8_t kMostUses = 3;
   static constexpr std::uint32_t kMostSteps = 1024;
   static constexpr std::uint32_t kNone = 0;  // links hold a slot's number + 1
@@ -70,6 +72,10 @@ class EntryStore {
   [[nodiscard]] bool map_memory() noexcept;
   [[nodiscard]] std::size_t table_bytes() const noexcept {
     return std::size_t{capacity_} * sizeof(std::uint32_t);
+  }
+  /// Each entry touches one page of it at most.
+  [[nodiscard]] std::size_t table_bytes_in_use() const noexcept {
+    return std::min(table_bytes(), used_slots_ * kPage);
   }
   [[nodiscard]] std::size_t mapped_bytes() const noexcept;
   [[nodiscard]] std::uint32_t& bucket_of(const Hash128& key) noexcept;

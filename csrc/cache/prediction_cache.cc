@@ -6,6 +6,10 @@
 
 #include "base/errors.h"
 
+#ifdef __GLIBC__  // which the headers above define
+#include <malloc.h>
+#endif
+
 namespace clipper {
 namespace {
 
@@ -118,6 +122,10 @@ void PredictionCache::clear() noexcept {
     shard->flights.close();
     shard->entries.clear();
   }
+#ifdef __GLIBC__
+  // The allocator keeps what ragged values took, in pieces, unless it is told.
+  if (!layout_.is_fixed()) static_cast<void>(malloc_trim(0));
+#endif
 }
 
 CacheStatistics PredictionCache::statistics() noexcept {

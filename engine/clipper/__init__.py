@@ -11,6 +11,7 @@ import logging
 
 from .application import Application, Prediction, PredictionFuture, Predictions
 from .batching import Aimd, Deadline, Fixed, Quantile
+from .cache import Cache
 from .engine import Engine
 from .errors import (
     AlreadyExistsError,
@@ -46,6 +47,7 @@ __all__ = [
     "AlreadyExistsError",
     "Application",
     "ApplicationNotFoundError",
+    "Cache",
     "Cause",
     "ClipperError",
     "Deadline",

@@ -35,6 +35,7 @@ class Application(ApplicationCore):
             context: Context | None = None,
             deadline: float | None = None,
             priority: int | None = None,
+            bypass_cache: bool = False,
         ) -> Coroutine[Any, Any, Prediction]:
             """Ask for one prediction from an event loop."""
             ...
@@ -46,6 +47,7 @@ class Application(ApplicationCore):
             context: Context | None = None,
             deadline: float | None = None,
             priority: int | None = None,
+            bypass_cache: bool = False,
         ) -> PredictionFuture:
             """Ask for one prediction without waiting."""
             ...

@@ -9,16 +9,17 @@ from ._core.arguments import check_priority
 from ._core.rows import RowSpec
 from ._core.serving import DeploymentCore, EngineCore
 from .batching import Strategy, check_max_queue, largest_batch
+from .cache import Cache
 from .errors import AlreadyExistsError, DeployError
 from .model import Deployment, Model
 from .model_protocol import ModelAdapter, Runner
 from .replica_thread import ReplicaThread
 from .row_examples import check_example, type_of_example
+from .sizes import to_bytes
 from .tensor import RowType, Tensor, check_row_type
 
 _DEFAULT_MAX_QUEUE = 16_384
 _MOST_REPLICAS = 256
-_UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "B": 1}
 
 
 class PlainCallable:
@@ -56,6 +57,7 @@ class DeployRequest:
     batching: Strategy
     max_queue: int
     memory: int
+    cache: Cache | None
     length_buckets: tuple[int, ...]
     example: Any
     caller_runs: bool
@@ -67,6 +69,7 @@ class DeployRequest:
         input: RowType | None, output: RowType | None, slo: float | None,
         priority: int, replicas: int, where: str,
         device: str, batching: Strategy, max_queue: int | None, memory: int | str,
+        cache: Cache | None,
         length_buckets: Sequence[int] | None, warmup: Any, caller_runs: bool,
         ready_timeout: float,
     ) -> Self:  # fmt: skip
@@ -91,7 +94,7 @@ class DeployRequest:
             slo=_positive(slo, "slo"), priority=check_priority(priority),
             replicas=replicas, device=device, batching=batching,
             max_queue=_DEFAULT_MAX_QUEUE if max_queue is None else check_max_queue(max_queue),
-            memory=to_bytes(memory),
+            memory=to_bytes(memory), cache=cache,
             example=example, caller_runs=caller_runs,
             ready_timeout=_positive(ready_timeout, "ready_timeout") or 0.0,
         )  # fmt: skip
@@ -143,6 +146,7 @@ def _make_core(
         request.name, request.version, RowSpec(request.input), RowSpec(output),
         max_queue=request.max_queue, row_budget=request.memory, max_batch=largest,
         caller_runs=request.caller_runs, length_buckets=request.length_buckets,
+        cache=None if request.cache is None else request.cache.to_core(),
     )  # fmt: skip
     as_dlpack = request.adapter.batch_as == "dlpack"
     # All replicas first: afterwards the list does not change any more.
@@ -215,18 +219,6 @@ def _check_same_specs(request: DeployRequest, output: RowType, existing: Model) 
             f"model {request.name!r} is {before[0]!r} → {before[1]!r}; a "
             f"version that is {request.input!r} → {output!r} needs another name, or undeploy first"
         )
-
-
-def to_bytes(size: int | str) -> int:
-    """Read a size such as ``"256MiB"`` or a number of bytes."""
-    if isinstance(size, str):
-        for unit, factor in _UNITS.items():
-            number = size.removesuffix(unit).strip()
-            if number != size and number.replace(".", "", 1).isdigit():
-                return int(float(number) * factor)
-    elif isinstance(size, int) and size > 0:
-        return size
-    raise ValueError(f"{size!r} is no size: give bytes, or a string such as '256MiB' or '4GiB'")
 
 
 def _positive(value: float | None, what: str) -> float | None:

@@ -13,7 +13,8 @@ from ._core.application import ModelCore
 from ._core.serving import EngineCore
 from .application import Application
 from .batching import Strategy, to_strategy
-from .deploying import DeployRequest, deploy, to_bytes
+from .cache import Cache, to_cache
+from .deploying import DeployRequest, deploy
 from .errors import (
     AlreadyExistsError,
     ApplicationNotFoundError,
@@ -24,6 +25,7 @@ from .linking import check_links, check_objective, to_context_bytes
 from .model import Deployment, Model
 from .model_protocol import ModelAdapter
 from .policies import Policy
+from .sizes import to_bytes
 from .tensor import RowType
 
 _log = logging.getLogger("clipper")
@@ -101,6 +103,7 @@ class Engine:
         batching: Strategy | str = "deadline",
         max_queue: int | None = None,
         memory: int | str = "256MiB",
+        cache: Cache | bool = False,
         length_buckets: Sequence[int] | None = None,
         warmup: Any = None,
         caller_runs: bool = True,
@@ -144,6 +147,9 @@ class Engine:
             Requests that may wait, 16,384 if not given; one more is refused at once.
         memory : int or str, default "256MiB"
             Bytes for waiting rows.
+        cache : bool or Cache, default False
+            Whether equal inputs are answered without the model: True, or ``Cache(ttl, bytes)``. For
+            models that always answer the same input the same.
         length_buckets : sequence of int, optional
             Lengths, rising: ragged rows up to the same length, by their first ragged input, form
             batches of their own, so that padding is small. Adapters that pad know theirs; ``()``:
@@ -176,8 +182,8 @@ class Engine:
             name, model, version=version, input=input, output=output, slo=slo,
             priority=priority, replicas=replicas,
             where=where, device=device, batching=to_strategy(batching), max_queue=max_queue,
-            memory=memory, length_buckets=length_buckets, warmup=warmup, caller_runs=caller_runs,
-            ready_timeout=ready_timeout,
+            memory=memory, cache=to_cache(cache), length_buckets=length_buckets,
+            warmup=warmup, caller_runs=caller_runs, ready_timeout=ready_timeout,
         )  # fmt: skip
         with self._lock:
             if name in self._deploying:

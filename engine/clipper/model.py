@@ -173,6 +173,20 @@ class Model(Application):
         with self._lock:
             self._serving().core.max_queue = requests
 
+    def clear_cache(self) -> None:
+        """Forget all answers that are kept, as when something changed that the model looks at.
+
+        Inputs that are being evaluated are answered, but their answers are not kept. Without a
+        cache it does nothing.
+
+        Raises
+        ------
+        ClipperError
+            If no version is deployed.
+        """
+        with self._lock:
+            self._serving().core.clear_cache()
+
     def _serving(self) -> Deployment:
         self.core.check_usable()
         if self._current is None:
@@ -228,5 +242,6 @@ class Model(Application):
         return {
             **super().describe(),
             "version": self.version,
+            "cache": None if self._current is None else self._current.core.cache_statistics,
             "versions": {str(d.core.version): d.describe() for d in self._versions},
         }

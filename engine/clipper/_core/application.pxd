@@ -20,7 +20,7 @@ cdef class ApplicationCore:
     cdef Judge judge                     # of outputs, by feedback
 
     cdef int ask(self, native.Asking* asking, object context, object deadline,
-                 object priority) except -1
+                 object priority, bint bypass_cache) except -1
     cdef native.Nanos see_through(self, native.Query* query, native.Nanos until_ns,
                                   native.Nanos now_ns) except -1
     cdef native.Nanos _attend(self, native.Query* query) except -1

@@ -63,6 +63,7 @@ class ApplicationCore:
         context: Context | None = None,
         deadline: float | None = None,
         priority: int | None = None,
+        bypass_cache: bool = False,
     ) -> Prediction: ...
     def predict_many(
         self,
@@ -71,5 +72,6 @@ class ApplicationCore:
         context: Context | None = None,
         deadline: float | None = None,
         priority: int | None = None,
+        bypass_cache: bool = False,
     ) -> Predictions: ...
     def statistics(self) -> dict[str, Any]: ...

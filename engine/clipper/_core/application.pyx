@@ -105,7 +105,7 @@ cdef class ApplicationCore:
         """How urgent its queries are unless they say otherwise, -3 to 3; larger goes first."""
         return self.handle.priority
 
-    def predict(self, x, *, context=None, deadline=None, priority=None):
+    def predict(self, x, *, context=None, deadline=None, priority=None, bypass_cache=False):
         """Ask for one prediction, and wait for it.
 
         Parameters
@@ -118,6 +118,8 @@ cdef class ApplicationCore:
             Seconds from now by which the answer must be held; the application's SLO if not given.
         priority : int, optional
             From -3 to 3, larger is more urgent; the application's if not given.
+        bypass_cache : bool, default False
+            Have it evaluated even where the answer is known, and do not keep it.
 
         Returns
         -------
@@ -133,20 +135,21 @@ cdef class ApplicationCore:
         cdef native.Asking asking
         cdef native.ColumnRows columns[native.kMaxColumns]
         _holder = self.input.read_row(x, columns)
-        self.ask(&asking, context, deadline, priority)
+        self.ask(&asking, context, deadline, priority, bypass_cache)
         asking.will_lead = self.may_lead
         asking.attended = True
         cdef native.Query* query = self.core.submit(self.handle, columns, 1, &asking)
         return self.take(query, self._attend(query))
 
-    def predict_many(self, xs, *, context=None, deadline=None, priority=None):
+    def predict_many(self, xs, *, context=None, deadline=None, priority=None,
+                     bypass_cache=False):
         """Ask for the predictions of several rows, which are kept together, and wait for all.
 
         Parameters
         ----------
         xs : array_like, shape (n, ...); Ragged; list of rows; for several tensors a dict of those
             n rows, n >= 1.
-        context, deadline, priority
+        context, deadline, priority, bypass_cache
             As for ``predict``.
 
         Returns
@@ -167,14 +170,15 @@ cdef class ApplicationCore:
         if count == 0:
             raise ValueError("predict_many was given no rows: it expects an array of shape "
                              "(n, ...) with n >= 1")
-        self.ask(&asking, context, deadline, priority)
+        self.ask(&asking, context, deadline, priority, bypass_cache)
         asking.will_lead = self.may_lead
         asking.attended = True
         cdef native.Query* query = self.core.submit(self.handle, columns, count, &asking)
         return self.take_many(query, self._attend(query))
 
     cdef int ask(self, native.Asking* asking, object context, object deadline,
-                 object priority) except -1:
+                 object priority, bint bypass_cache) except -1:
+        asking.bypass_cache = bypass_cache
         asking.budget_ns = self.slo_ns if deadline is None else nanoseconds(deadline, "deadline")
         if context is not None:
             asking.context = context_hash(context)

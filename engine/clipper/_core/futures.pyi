@@ -25,4 +25,5 @@ def submit(
     context: Context | None = None,
     deadline: float | None = None,
     priority: int | None = None,
+    bypass_cache: bool = False,
 ) -> PredictionFuture: ...

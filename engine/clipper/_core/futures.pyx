@@ -174,7 +174,8 @@ cdef class PredictionFuture:
         return f"<PredictionFuture {state}>"
 
 
-def submit(ApplicationCore application, x, *, context=None, deadline=None, priority=None):
+def submit(ApplicationCore application, x, *, context=None, deadline=None, priority=None,
+           bypass_cache=False):
     """Ask for one prediction without waiting.
 
     Parameters and errors are those of ``predict``; causes of serving are raised by the future.
@@ -187,7 +188,7 @@ def submit(ApplicationCore application, x, *, context=None, deadline=None, prior
     cdef native.Asking asking
     cdef native.ColumnRows columns[native.kMaxColumns]
     _holder = application.input.read_row(x, columns)
-    application.ask(&asking, context, deadline, priority)
+    application.ask(&asking, context, deadline, priority, bypass_cache)
     cdef PredictionFuture future = PredictionFuture.__new__(PredictionFuture)
     future.application = application
     future.core = application.core

@@ -23,4 +23,5 @@ def predict_async(
     context: Context | None = None,
     deadline: float | None = None,
     priority: int | None = None,
+    bypass_cache: bool = False,
 ) -> Coroutine[Any, Any, Prediction]: ...

@@ -308,7 +308,8 @@ cdef class AsyncAnswer:
                 "future": self})
 
 
-def predict_async(ApplicationCore application, x, *, context=None, deadline=None, priority=None):
+def predict_async(ApplicationCore application, x, *, context=None, deadline=None, priority=None,
+                  bypass_cache=False):
     """Ask for one prediction from an event loop.
 
     It is asked when this is called, and awaited when the result is; where no loop runs yet, as in
@@ -323,6 +324,8 @@ def predict_async(ApplicationCore application, x, *, context=None, deadline=None
         Whose query this is.
     deadline : float, optional
         Seconds from now by which the answer must be there; the application's SLO if not given.
+    priority, bypass_cache
+        As for ``predict``.
 
     Returns
     -------
@@ -341,9 +344,9 @@ def predict_async(ApplicationCore application, x, *, context=None, deadline=None
     try:
         loop = _get_running_loop()
     except RuntimeError:
-        return ask_later(application, x, context, deadline, priority)
+        return ask_later(application, x, context, deadline, priority, bypass_cache)
     _holder = application.input.read_row(x, columns)
-    application.ask(&asking, context, deadline, priority)
+    application.ask(&asking, context, deadline, priority, bypass_cache)
     cdef AsyncAnswer answer = AsyncAnswer.__new__(AsyncAnswer)
     cdef LoopPort port = port_for(application.core, loop)
     answer.application = application
@@ -368,4 +371,4 @@ def predict_async(ApplicationCore application, x, *, context=None, deadline=None
 
 async def ask_later(ApplicationCore application, x, context, deadline, priority):
     return await predict_async(application, x, context=context, deadline=deadline,
-                               priority=priority)
+                               priority=priority, bypass_cache=bypass_cache)

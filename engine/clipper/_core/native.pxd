@@ -286,6 +286,23 @@ cdef extern from "serving/replica.h" namespace "clipper" nogil:
         void* owner
 
 
+cdef extern from "cache/prediction_cache.h" namespace "clipper" nogil:
+    cdef cppclass CacheOptions:
+        size_t bytes
+        Nanos ttl_ns
+    cdef cppclass CacheStatistics:
+        uint64_t hits
+        uint64_t misses
+        uint64_t joined
+        uint64_t evictions
+        uint64_t entries
+        uint64_t bytes
+    cdef cppclass PredictionCache:
+        void clear() noexcept
+        CacheStatistics statistics() noexcept
+        const CacheOptions& options() noexcept
+
+
 cdef extern from "serving/deployment.h" namespace "clipper" nogil:
     cdef cppclass DeploymentOptions:
         RowSpec input
@@ -296,6 +313,7 @@ cdef extern from "serving/deployment.h" namespace "clipper" nogil:
         uint32_t max_batch
         uint32_t most_in_flight
         cbool caller_runs
+        CacheOptions cache
     cdef cppclass Deployment:
         Replica& add_replica(vector[unique_ptr[Controller]] controllers) except +
         size_t lanes() noexcept
@@ -306,6 +324,7 @@ cdef extern from "serving/deployment.h" namespace "clipper" nogil:
         int64_t outstanding() noexcept
         void free_memory() except +
         void wake_a_driver() noexcept
+        PredictionCache* cache() noexcept
         void set_max_queue(uint32_t requests) noexcept
         uint32_t max_queue() noexcept
         void set_max_batch(uint32_t rows) noexcept
@@ -409,6 +428,28 @@ cdef extern from "serving/feedback.h" namespace "clipper" nogil:
                           FeedbackStatus* statuses) noexcept
 
 
+cdef extern from * nogil:
+    """
+    #include <new>
+    #include "base/errors.h"
+
+    static inline void clipper_raise_error() {
+      try {
+        throw;
+      } catch (const clipper::Error& error) {
+        PyErr_SetString(error.code() == clipper::ErrorCode::kInvalidArgument ? PyExc_ValueError
+                                                                            : PyExc_RuntimeError,
+                        error.what());
+      } catch (const std::bad_alloc&) {
+        PyErr_NoMemory();
+      } catch (const std::exception& error) {
+        PyErr_SetString(PyExc_RuntimeError, error.what());
+      }
+    }
+    """
+    void raise_error "clipper_raise_error"()
+
+
 cdef extern from "serving/engine.h" namespace "clipper" nogil:
     cdef cppclass Asking:
         Asking()
@@ -420,6 +461,7 @@ cdef extern from "serving/engine.h" namespace "clipper" nogil:
         cbool will_lead
         cbool may_lead
         cbool everyone
+        cbool bypass_cache
         cbool attended
         Mailbox* mailbox
         void* owner
@@ -455,7 +497,7 @@ cdef extern from "serving/engine.h" namespace "clipper" nogil:
         Engine(const Clock& clock, uint64_t seed, Nanos first_reserve_ns,
                const RecordOptions& records) except +
         Model& add_model(string name) except +
-        Deployment& add_deployment(DeploymentOptions options) except +
+        Deployment& add_deployment(DeploymentOptions options) except +raise_error
         Application& add_application(string name, vector[Model*] models, unique_ptr[Policy] policy,
                                      Nanos slo_ns, float min_confidence,
                                      Priority priority, size_t context_bytes) except +

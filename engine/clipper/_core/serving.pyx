@@ -172,8 +172,8 @@ cdef class EngineCore:
                 "window": records.window_ns() * 1e-9}
 
     def add_deployment(self, str name, version, RowSpec input, RowSpec output, *, max_queue,
-                       row_budget, max_batch, caller_runs, length_buckets=()):
-        """Make a deployment without replicas."""
+                       row_budget, max_batch, caller_runs, length_buckets=(), cache=None):
+        """Make a deployment without replicas. cache: bytes, and nanoseconds or None."""
         cdef native.DeploymentOptions options
         options.input = input.to_native()
         options.output = output.to_native()
@@ -184,6 +184,9 @@ cdef class EngineCore:
         options.caller_runs = caller_runs
         for length in length_buckets:
             options.lane_edges.push_back(length)
+        if cache is not None:
+            options.cache.bytes = cache[0]
+            options.cache.ttl_ns = native.kNever if cache[1] is None else cache[1]
         cdef DeploymentCore deployment = DeploymentCore.__new__(DeploymentCore)
         deployment.handle = &self.engine.get().add_deployment(options)
         deployment.handle.owner = <void*>deployment
@@ -273,6 +276,33 @@ cdef class DeploymentCore:
                 return line
         return None
 
+    def clear_cache(self):
+        """Forget all answers; those under way are given, but not kept."""
+        if self.handle.cache() != NULL:
+            self.handle.cache().clear()
+
+    @property
+    def cache_statistics(self):
+        """Counters of the cache, bytes, and seconds; None: it has none."""
+        cdef native.CacheStatistics counted
+        cdef native.PredictionCache* cache = self.handle.cache()
+        if cache == NULL:
+            return None
+        counted = cache.statistics()
+        asked = counted.hits + counted.joined + counted.misses
+        ttl_ns = cache.options().ttl_ns
+        return {
+            "hits": counted.hits,
+            "joined": counted.joined,
+            "misses": counted.misses,
+            "hit_rate": counted.hits / asked if asked else 0.0,
+            "evictions": counted.evictions,
+            "entries": counted.entries,
+            "bytes": counted.bytes,
+            "max_bytes": cache.options().bytes,
+            "ttl": None if ttl_ns == native.kNever else ttl_ns * 1e-9,
+        }
+
     def close(self):
         """Take no more rows."""
         self.handle.close()
@@ -308,6 +338,7 @@ cdef class DeploymentCore:
             "refused_rows": handle.rows_refused.load(),
             "withdrawn_rows": handle.rows_withdrawn.load(),
             "errors": dict(self.error_counts),
+            "cache": self.cache_statistics,
             "replicas": [runner.statistics() for runner in self.runners],
         }
 
