@@ -60,6 +60,7 @@ def ways_of_asking(model: clipper.Model, **options: Any) -> list[Callable[[], in
         lambda: int(model.predict_many([7], **options).output[0]),
         lambda: int(model.submit(7, **options).result().output),
         lambda: asyncio.run(awaited()),
+        lambda: int(asyncio.run(model.predict_async(7, **options)).output),
     ]
 
 
@@ -73,18 +74,18 @@ def test_a_repeated_input_is_answered_without_the_model_however_it_is_asked(
 ) -> None:
     model = deployed(engine, counted)
     answers = [ask() for _ in range(2) for ask in ways_of_asking(model)]
-    assert answers == [70] * 8
+    assert answers == [70] * 10
     assert counted.ran == [7]
     counters = cache_of(model)
-    assert (counters["hits"], counters["misses"], counters["entries"]) == (7, 1, 1)
-    assert counters["hit_rate"] == 7 / 8
+    assert (counters["hits"], counters["misses"], counters["entries"]) == (9, 1, 1)
+    assert counters["hit_rate"] == 9 / 10
     assert 0 < counters["bytes"] <= counters["max_bytes"] == 64 << 20
 
 
 def test_without_a_cache_every_query_is_evaluated(engine: clipper.Engine, counted: Counted) -> None:
     model = deployed(engine, counted, cache=False)
-    assert [ask() for ask in ways_of_asking(model)] == [70] * 4
-    assert counted.ran == [7] * 4
+    assert [ask() for ask in ways_of_asking(model)] == [70] * 5
+    assert counted.ran == [7] * 5
     assert model.describe()["cache"] is None
     model.clear_cache()
 
@@ -93,11 +94,11 @@ def test_who_bypasses_the_cache_neither_reads_nor_fills_it(
     engine: clipper.Engine, counted: Counted
 ) -> None:
     model = deployed(engine, counted)
-    assert [ask() for ask in ways_of_asking(model, bypass_cache=True)] == [70] * 4
+    assert [ask() for ask in ways_of_asking(model, bypass_cache=True)] == [70] * 5
     assert cache_of(model)["entries"] == 0
     model.predict(7)
-    assert [ask() for ask in ways_of_asking(model, bypass_cache=True)] == [70] * 4
-    assert counted.ran == [7] * 9
+    assert [ask() for ask in ways_of_asking(model, bypass_cache=True)] == [70] * 5
+    assert counted.ran == [7] * 11
     assert cache_of(model)["hits"] == 0
 
 
@@ -139,7 +140,7 @@ def test_equal_inputs_of_the_same_moment_are_evaluated_once(
     counted.gate.set()
     for thread in threads:
         thread.join(30)
-    assert answers == [70] * 12
+    assert answers == [70] * 15
     assert counted.ran == [7]
 
 

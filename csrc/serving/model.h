@@ -19,8 +19,8 @@ class Model {
   [[nodiscard]] Deployment* current() const noexcept {
     return current_.load(std::memory_order_acquire);
   }
-  /// Switches to another deployment (nullptr: none) and returns the one before, whose cached answers
-  /// are forgotten: nobody will ask for them.
+  /// Switches to another deployment (nullptr: none) and returns the one before, whose cached
+  /// answers are forgotten: nobody will ask for them.
   Deployment* set_current(Deployment* deployment) noexcept {
     Deployment* before = current_.exchange(deployment, std::memory_order_acq_rel);
     if (before != nullptr && before->cache() != nullptr) before->cache()->clear();

@@ -369,6 +369,6 @@ def predict_async(ApplicationCore application, x, *, context=None, deadline=None
     return answer
 
 
-async def ask_later(ApplicationCore application, x, context, deadline, priority):
+async def ask_later(ApplicationCore application, x, context, deadline, priority, bypass_cache):
     return await predict_async(application, x, context=context, deadline=deadline,
                                priority=priority, bypass_cache=bypass_cache)
