@@ -123,13 +123,15 @@ void Simulator::happen(const Event& event) {
 void Simulator::arrive(std::uint32_t load_index) {
   const SimulatedLoad& load = loads_[load_index];
   const std::uint64_t number = ++submitted_;
+  const std::uint64_t asked =
+      load.different_queries == 0 ? number : 1 + random_.below(load.different_queries);
   rows_.resize(load.rows);
-  for (std::uint32_t row = 0; row < load.rows; ++row) rows_[row] = row_of(number, row);
+  for (std::uint32_t row = 0; row < load.rows; ++row) rows_[row] = row_of(asked, row);
   Asking asking;
   asking.budget_ns = load.budget_ns;
   asking.priority = load.priority;
   asking.mailbox = &box_;
-  asking.owner = as_owner(number, load_index);
+  asking.owner = as_owner(asked, load_index);
   Refusal refusal = Refusal::kNone;
   Query* query = engine_.submit(*load.application, reinterpret_cast<const std::byte*>(rows_.data()),
                                 load.rows, asking, refusal);

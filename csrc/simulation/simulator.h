@@ -38,6 +38,8 @@ struct SimulatedLoad {
   Arrivals arrivals;
   Nanos budget_ns = 0;     ///< 0: the application's objective
   std::uint32_t rows = 1;  ///< of each query
+  /// Each query is one of so many, drawn at random; 0: no two are alike.
+  std::uint64_t different_queries = 0;
   Priority priority = kApplicationsPriority;
   double cancelled_share = 0;  ///< of the queries: their callers give up
   Nanos cancel_after_ns = 0;   ///< after so long in the mean (exponential)

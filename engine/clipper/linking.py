@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from .deploying import to_bytes
 from .model import Deployment, Model
 from .policies import Policy
+from .sizes import to_bytes
 
 _LEAST_CONTEXT_BYTES = 64 << 10
 

@@ -358,7 +358,7 @@ cdef object ask_everyone(ApplicationCore application, native.ColumnRows* inputs,
     else:
         _holder = application.judge.read_labels(labels, many, &said.labels, columns, &count)
     check_counts(rows, count)
-    application.ask(&asking, context, _PATIENCE if deadline is None else deadline, None)
+    application.ask(&asking, context, _PATIENCE if deadline is None else deadline, None, False)
     asking.everyone = True
     asking.attended = True
     asking.will_lead = application.may_lead
