@@ -11,6 +11,7 @@
 #include "base/random.h"
 #include "batching/fixed.h"
 #include "cache/entry_store.h"
+#include "cache/prediction_cache.h"
 #include "cache/row_hasher.h"
 #include "measure.h"
 #include "serving/engine.h"
@@ -94,6 +95,53 @@ class Answered {
   Application& application_ = engine_.add_application("m", {&model_}, nullptr, kNever, 0.0F);
 };
 
+class Nobody final : public Liveness {
+ public:
+  [[nodiscard]] bool is_live(const Handle&) const noexcept override { return false; }
+};
+
+/// The cache alone, knowing rows [0, kKnown).
+class Filled {
+ public:
+  Filled() {
+    for (std::uint64_t number = 0; number < kKnown; ++number) {
+      Flight* flight = nullptr;
+      const auto missed = look_up(number, [&] { return flight = Flight::make(1); });
+      bench::expect(missed == PredictionCache::Found::kMissed, "a new row");
+      const ColumnRows output{reinterpret_cast<const std::byte*>(&number)};
+      cache_.land(*flight, &output, 0, 0);
+      Flight::release(*flight, 2);
+    }
+  }
+
+  void hit(std::uint64_t operations, std::uint64_t seed) {
+    Random random(seed);
+    for (std::uint64_t i = 0; i < operations; ++i) {
+      const auto found = look_up(random.below(kKnown), [] { return nullptr; });
+      bench::expect(found == PredictionCache::Found::kHit, "a hit");
+    }
+  }
+
+ private:
+  template <typename MakeFlight>
+  PredictionCache::Found look_up(std::uint64_t number, MakeFlight&& make_flight) {
+    const Row row = row_of(number);
+    const ColumnRows column{reinterpret_cast<const std::byte*>(&row)};
+    std::uint64_t output = 0;
+    const auto found = cache_.look_up(
+        cache_.key_of(&column, 0), {}, 0, reinterpret_cast<std::byte*>(&output),
+        [](const Flight&) { return false; }, make_flight);
+    bench::expect(found != PredictionCache::Found::kHit || output == number, "its own answer");
+    return found;
+  }
+
+  const OutputLayout layout_{RowSpec{{DTypeCode::kUInt, 64}, {}}};
+  PredictionCache cache_{{.bytes = std::size_t{64} << 20},
+                         RowSpec{{DTypeCode::kUInt, 64}, {8}},
+                         layout_,
+                         std::make_unique<Nobody>()};
+};
+
 void name_rows(const RowHasher& hasher, std::size_t bytes, std::uint64_t operations) {
   std::vector<std::byte> row(bytes);
   const ColumnRows column{row.data()};
@@ -138,6 +186,13 @@ int main(int argc, char** argv) {
                     }},
                    {"RowHasher", [&](auto n) { name_rows(hasher, bytes, n); }}});
   }
+
+  Filled filled;
+  bench.compare("name a row of 64 bytes and find its answer", 500'000,
+                {{"one thread", [&](auto n) { filled.hit(n, 1); }},
+                 {"two threads, each half of them", [&](auto n) {
+                    bench::on_threads(2, [&](unsigned number) { filled.hit(n / 2, number); });
+                  }}});
 
   Answered answered;
   bench.compare("a query that is a hit, submit to release, 64 bytes", 200'000,

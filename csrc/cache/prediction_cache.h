@@ -30,7 +30,7 @@ namespace clipper {
 struct CacheOptions {
   std::size_t bytes = 0;  ///< at most so much memory is used; 0: no cache
   Nanos ttl_ns = kNever;  ///< how long an answer is good
-  SipKey secret;          ///< random, of the engine
+  SipKey secret = {};     ///< random, of the engine
   std::uint64_t deployment = 0;
 };
 

@@ -91,10 +91,14 @@ Query* Engine::submit(Application& application, const ColumnRows* columns, std::
   for (std::uint16_t i = 0; i < asks; ++i) {
     enqueue(*query, i, columns, now_ns, asking.bypass_cache);
   }
-  if ((!asking.will_lead || asks > 1) && !query->is_done()) {
+  if (!asking.will_lead || asks > 1) {
     const bool patient = asking.may_lead && asks == 1 && asking.budget_ns >= kPatientBudget;
     for (std::uint16_t i = 0; i < asks; ++i) {
-      if (Deployment* deployment = query->ask(i).deployment()) deployment->wake_a_driver(patient);
+      Deployment* deployment = query->ask(i).deployment();
+      // Whatever it is that waits: a row of a query that has ended may be somebody else's by now.
+      if (deployment != nullptr && deployment->waiting_rows() > 0) {
+        deployment->wake_a_driver(patient);
+      }
     }
   }
   // close() may have looked for open queries before this one was.
