@@ -55,7 +55,7 @@ TEST(a_load_that_repeats_itself_is_answered_at_three_times_the_capacity) {
     in_time[bytes > 0] = scene.tallies[0].share_in_time();
   }
   CHECK(in_time[0] < 0.5);
-  CHECK(in_time[1] > 0.999);
+  CHECK(in_time[1] > (clipper::testing::kIsLongEnoughForStatistics ? 0.999 : 0.9));
 }
 
 TEST(waiting_for_each_other_costs_nobody_a_deadline) {
