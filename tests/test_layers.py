@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 CSRC_LAYERS = [
     {"base"},
     {"queue"},
-    {"batching", "cache", "selection"},
+    {"batching", "cache", "selection", "statistics"},
     {"serving"},
     {"load", "simulation"},
     {"net"},

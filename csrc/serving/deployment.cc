@@ -42,6 +42,7 @@ Deployment::Deployment(DeploymentOptions options, QueryTable& queries)
     : options_(std::move(options)),
       queries_(queries),
       output_layout_(options_.output),
+      statistics_(options_.output, options_.statistics),
       blocks_(std::make_shared<RowBlocks>(options_.input, options_.row_budget_bytes, 1)),
       // No batch has more rows than may wait.
       staging_(std::make_shared<RowBlocks>(options_.input, options_.row_budget_bytes,

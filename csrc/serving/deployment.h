@@ -28,6 +28,7 @@
 #include "queue/window.h"
 #include "serving/query_table.h"
 #include "serving/replica.h"
+#include "statistics/model_statistics.h"
 
 namespace clipper {
 
@@ -42,6 +43,7 @@ struct DeploymentOptions {
   std::uint32_t most_in_flight = 1;
   bool caller_runs = true;
   CacheOptions cache;
+  StatisticsOptions statistics;
 };
 
 /// Rows that a driver took off the window because they cannot be run any more.
@@ -115,6 +117,9 @@ class Deployment {
 
   /// A request of this deployment was withdrawn: its rows are dead where they wait.
   void note_dead() noexcept { dead_.fetch_add(1, std::memory_order_relaxed); }
+
+  /// What its outputs and losses are like.
+  [[nodiscard]] ModelStatistics& statistics() noexcept { return statistics_; }
 
   void close() noexcept { closed_.store(true, std::memory_order_seq_cst); }
   [[nodiscard]] bool is_closed() const noexcept { return closed_.load(std::memory_order_seq_cst); }
@@ -205,6 +210,7 @@ class Deployment {
   const DeploymentOptions options_;
   QueryTable& queries_;
   const OutputLayout output_layout_;
+  ModelStatistics statistics_;
   std::shared_ptr<RowBlocks> blocks_;
   std::shared_ptr<RowBlocks> staging_;  // for batches that are not one run
   const std::uint32_t block_rows_;

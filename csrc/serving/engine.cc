@@ -317,7 +317,10 @@ Nanos Engine::complete(Batch& batch, const ColumnRows* outputs) {
     answer(entry, Cause::kNone, outputs, first, batch.start_ns, 0, now_ns);
     first += entry.run.rows;
   }
+  Deployment& deployment = batch.replica->deployment();
   release_rows(batch);
+  // Last: whoever waits for these rows has them.
+  if (outputs != nullptr && deployment.statistics().take_in(outputs, first, now_ns)) tell_drift();
   return now_ns;
 }
 

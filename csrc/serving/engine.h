@@ -129,6 +129,11 @@ class Engine {
   /// Lets go of the replica that claim gave, and sees to it that waiting rows find another driver.
   void stop_driving(Replica& replica) noexcept;
 
+  /// Feedback has found that an output of `deployment` was worth this loss, in [0, 1].
+  void note_loss(Deployment& deployment, double loss) noexcept {
+    if (deployment.statistics().note_loss(loss, clock_.now_ns())) tell_drift();
+  }
+
   /// Ends every row that waits at a closed deployment with `cause`.
   void flush(Deployment& deployment, Cause cause);
 
@@ -152,9 +157,16 @@ class Engine {
     return next_reap_ns_.load(std::memory_order_seq_cst);
   }
   /// The reaper's life, for a thread that needs no interpreter meanwhile: reaps in time, and
-  /// returns when letters have come for it or the engine is closed.
+  /// returns when letters have come for it, an alarm of drift went up, or the engine is closed.
   void run_reaper() noexcept {
-    while (!is_closed() && reaper_box_.empty()) wait_for_reaping(reap());
+    while (!is_closed() && reaper_box_.empty() && !has_drift_.load(std::memory_order_acquire)) {
+      wait_for_reaping(reap());
+    }
+  }
+  /// Whether some deployment's alarm of drift went up since this was last asked.
+  [[nodiscard]] bool take_drift() noexcept {
+    return has_drift_.load(std::memory_order_relaxed) &&
+           has_drift_.exchange(false, std::memory_order_acq_rel);
   }
   /// Parks the reaper until `until_ns`, an earlier deadline, a letter for it, or wake_reaper().
   void wait_for_reaping(Nanos until_ns) noexcept;
@@ -213,6 +225,10 @@ class Engine {
   void watch(Query& query) noexcept;
   void count(Query& query, Outcome& outcome, Nanos held_ns) noexcept;
   [[nodiscard]] std::uint64_t random_bits() noexcept;
+  void tell_drift() noexcept {
+    has_drift_.store(true, std::memory_order_release);
+    wake_reaper();
+  }
 
   const Clock& clock_;
   const int fork_epoch_;
@@ -226,6 +242,7 @@ class Engine {
   alignas(64) std::atomic<Nanos> next_reap_ns_{kNever};
   std::atomic<bool> reaper_asleep_{false};
   Mailbox reaper_box_;
+  std::atomic<bool> has_drift_{false};
 
   std::mutex set_up_mutex_;  // guards what follows
   std::vector<std::unique_ptr<Model>> models_;

@@ -54,6 +54,9 @@ class Engine:
         that take any; the oldest make room. Taken from the system as it fills.
     feedback_window : float, default 600
         Seconds for which feedback on an answer is taken.
+    statistics_window : float, default 60
+        Seconds that statistics of a model's outputs are gathered for before they are compared with
+        those of its first ten windows; longer where fewer than 1,000 rows came.
 
     Notes
     -----
@@ -68,10 +71,14 @@ class Engine:
         keep_versions: int = 2,
         feedback_memory: int | str = "64MiB",
         feedback_window: float = 600.0,
+        statistics_window: float = 60.0,
     ) -> None:
         if keep_versions < 1:
             raise ValueError(f"keep_versions is {keep_versions}: give 1 or more")
+        if not 0.0 < statistics_window < 1e9:
+            raise ValueError(f"statistics_window is {statistics_window!r}: give seconds above 0")
         self._core = EngineCore(to_bytes(feedback_memory), feedback_window)
+        self._core.statistics_window_ns = int(statistics_window * 1e9)
         self._keep_versions = keep_versions
         self._models: dict[str, Model] = {}
         self._model_cores: dict[str, ModelCore] = {}

@@ -181,11 +181,24 @@ class Model(Application):
 
         Raises
         ------
-        ClipperError
+        ModelNotFoundError
             If no version is deployed.
         """
         with self._lock:
             self._serving().core.clear_cache()
+
+    def reset_statistics(self) -> None:
+        """Take what the current version answers from now on for what is usual.
+
+        Forgets the statistics of its outputs and losses, and lowers the alarms of drift.
+
+        Raises
+        ------
+        ModelNotFoundError
+            If no version is deployed.
+        """
+        with self._lock:
+            self._serving().core.reset_outputs()
 
     def _serving(self) -> Deployment:
         self.core.check_usable()
@@ -238,10 +251,16 @@ class Model(Application):
         self._current = deployment
 
     def describe(self) -> dict[str, Any]:
-        """Return the model's versions, replicas and counters, as plain values."""
+        """Return the model's versions, replicas, counters and statistics, as plain values.
+
+        ``["statistics"]`` says what the current version's outputs and losses have been like, in
+        windows of time, and whether they drift; None if no version is deployed.
+        """
+        current = self._current
         return {
             **super().describe(),
             "version": self.version,
             "cache": None if self._current is None else self._current.core.cache_statistics,
+            "statistics": None if current is None else current.core.describe_outputs(),
             "versions": {str(d.core.version): d.describe() for d in self._versions},
         }

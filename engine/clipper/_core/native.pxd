@@ -225,6 +225,56 @@ cdef extern from "selection/majority_vote.h" namespace "clipper" nogil:
         MajorityVote() except +
 
 
+cdef extern from "statistics/model_statistics.h" namespace "clipper" nogil:
+    enum class OutputKind(uint8_t):
+        kNothing
+        kLabels
+        kValues
+        kScores
+    const size_t kStatisticsLabels "clipper::StatisticsWindow::kLabels"
+    const size_t kNotFiniteCell "clipper::ValueBins::kNotFinite"
+    cdef cppclass StatisticsOptions:
+        Nanos window_ns
+    cdef cppclass StatisticsWindow:
+        Nanos begun_ns
+        Nanos ended_ns
+        uint64_t rows
+        uint32_t labels[65]
+        uint32_t values[32]
+        uint64_t finite
+        double mean
+        double squares
+        double least
+        double most
+        uint64_t losses
+        double loss_sum
+    cdef cppclass PopulationShift:
+        double index
+        double bound
+    cdef cppclass DriftAlarm:
+        cbool is_up
+        Nanos since_ns
+        uint64_t raised
+        PopulationShift last
+    cdef cppclass StatisticsSnapshot:
+        OutputKind kind
+        size_t column
+        cbool is_unsigned
+        vector[int64_t] labels
+        vector[double] edges
+        vector[StatisticsWindow] windows
+        uint32_t reference_windows
+        cbool has_reference
+        StatisticsWindow reference
+        uint64_t losses
+        double mean_loss
+        DriftAlarm alarms[3]
+    cdef cppclass ModelStatistics:
+        void reset() noexcept
+        StatisticsSnapshot snapshot() except +
+        unsigned int take_raised() noexcept
+
+
 cdef extern from "serving/query.h" namespace "clipper" nogil:
     cdef cppclass OutputRows:
         Byte* data() noexcept
@@ -314,7 +364,9 @@ cdef extern from "serving/deployment.h" namespace "clipper" nogil:
         uint32_t most_in_flight
         cbool caller_runs
         CacheOptions cache
+        StatisticsOptions statistics
     cdef cppclass Deployment:
+        ModelStatistics& statistics() noexcept
         Replica& add_replica(vector[unique_ptr[Controller]] controllers) except +
         size_t lanes() noexcept
         const OutputLayout& output_layout() noexcept
@@ -518,7 +570,9 @@ cdef extern from "serving/engine.h" namespace "clipper" nogil:
         void collect(Query& query, Nanos held_ns, Outcome& outcome) except +
         void collect_answers(Query& query) noexcept
         void release(Query& query) noexcept
+        void note_loss(Deployment& deployment, double loss) noexcept
         void run_reaper() noexcept
+        cbool take_drift() noexcept
         void wake_reaper() noexcept
         Mailbox& reaper_box() noexcept
         void close() noexcept

@@ -10,6 +10,7 @@ from clipper._core cimport native
 from clipper._core.arguments cimport nanoseconds
 from clipper._core.batches cimport inputs_of, read_outputs
 from clipper._core.rows cimport RowSpec
+from clipper._core.statistics cimport describe_statistics, log_drift
 
 import collections
 import hashlib
@@ -43,6 +44,7 @@ cdef class EngineCore:
         self._deployments = []
         self.ports = []
         self.watched = set()
+        self.statistics_window_ns = 60_000_000_000
 
     cdef native.Query* submit(self, native.Application* application,
                               const native.ColumnRows* columns, Py_ssize_t count,
@@ -121,7 +123,14 @@ cdef class EngineCore:
             with nogil:
                 self.engine.get().run_reaper()
             self._take_letters()
+            if self.engine.get().take_drift():
+                self._log_drift()
         self._take_letters()  # close() ended queries while a callback ran
+
+    cdef object _log_drift(self):
+        cdef DeploymentCore deployment
+        for deployment in tuple(self._deployments):
+            log_drift(&deployment.handle.statistics(), deployment.name, deployment.version)
 
     cdef object _take_letters(self):
         cdef native.Letter* letter = self.engine.get().reaper_box().take_all()
@@ -182,6 +191,7 @@ cdef class EngineCore:
         options.max_batch = max_batch
         options.most_in_flight = 1
         options.caller_runs = caller_runs
+        options.statistics.window_ns = self.statistics_window_ns
         for length in length_buckets:
             options.lane_edges.push_back(length)
         if cache is not None:
@@ -323,6 +333,19 @@ cdef class DeploymentCore:
         self.handle.free_memory()
         for runner in self.runners:
             runner.call = None
+
+    def note_loss(self, double loss):
+        """Feedback found that an output was worth this loss, in [0, 1]."""
+        self.engine.engine.get().note_loss(self.handle[0], loss)
+
+    def describe_outputs(self):
+        """What outputs and losses are like over time, and whether they drift."""
+        return describe_statistics(&self.handle.statistics(), self.engine.clock.now_ns(),
+                                   self.output.names)
+
+    def reset_outputs(self):
+        """Forget that: what comes next is what is usual."""
+        self.handle.statistics().reset()
 
     def statistics(self):
         """Counters of this deployment."""
