@@ -153,23 +153,43 @@ def test_after_a_reset_what_comes_is_usual(
     assert len(records_of_drift(caplog)) == 1
 
 
-def test_a_rise_of_the_loss_is_logged_once(
+def test_a_rise_of_the_loss_that_feedback_tells_is_logged_once(
     engine: clipper.Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "clipper")
-    core = deploy_identity(engine)._serving().core
-    for turn in range(1000):
-        core.note_loss(1.0 if turn % 10 == 0 else 0.0)
-    seen = engine.model("m").describe()["statistics"]
+    model = deploy_identity(engine)
+    app = engine.create_application("a", models=["m"], slo=None, loss="zero_one")
+
+    def tell(wrong: int, rows: int) -> None:
+        given = app.predict_many(np.ones(rows, np.int64))
+        labels = np.where(np.arange(rows) % 10 < wrong, 0, 1)
+        app.feedback_many(given, labels=labels)
+
+    for _ in range(10):
+        tell(1, 100)
+    seen = model.describe()["statistics"]
     assert seen["losses"] == 1000
     assert seen["mean_loss"] == pytest.approx(0.1)
     assert seen["windows"][0]["loss"] == pytest.approx(0.1)
     assert not seen["alarms"]["loss"]["up"]
-    for _ in range(500):
-        core.note_loss(0.9)
+    for _ in range(5):
+        tell(9, 100)
     (message,) = wait_for_drift(caplog, 1)
-    assert "its loss has risen" in message
-    assert engine.model("m").describe()["statistics"]["alarms"]["loss"]["up"]
+    assert "model m, version 1, drifts: its loss has risen" in message
+    assert model.describe()["statistics"]["alarms"]["loss"]["up"]
+
+
+def test_feedback_counts_for_the_version_that_answered(engine: clipper.Engine) -> None:
+    model = deploy_identity(engine)
+    app = engine.create_application("a", models=["m"], slo=None, loss="zero_one")
+    prediction = app.predict(1)
+    deploy_identity(engine, version=2)
+    app.feedback(prediction, label=0)
+    app.feedback_for(1, label=1)
+    assert model.describe()["statistics"]["losses"] == 1
+    assert model.describe()["statistics"]["mean_loss"] == 0.0
+    model.rollback()
+    assert model.describe()["statistics"]["mean_loss"] == 1.0
 
 
 def test_each_version_has_statistics_of_its_own(engine: clipper.Engine) -> None:

@@ -26,6 +26,7 @@
 #include "queue/request_queue.h"
 #include "queue/row_blocks.h"
 #include "queue/window.h"
+#include "serving/drift_bell.h"
 #include "serving/query_table.h"
 #include "serving/replica.h"
 #include "statistics/model_statistics.h"
@@ -118,7 +119,18 @@ class Deployment {
   /// A request of this deployment was withdrawn: its rows are dead where they wait.
   void note_dead() noexcept { dead_.fetch_add(1, std::memory_order_relaxed); }
 
-  /// What its outputs and losses are like.
+  // What its outputs and losses are like, and who is told when they drift.
+
+  /// Before serving only.
+  void set_drift_bell(DriftBell& bell) noexcept { drift_bell_ = &bell; }
+  /// Rows of a batch that has just ended, column by column.
+  void note_outputs(const ColumnRows* outputs, std::uint32_t rows, Nanos now_ns) noexcept {
+    if (statistics_.take_in(outputs, rows, now_ns)) tell_drift();
+  }
+  /// Feedback has found that an output was worth this loss, in [0, 1].
+  void note_loss(double loss, Nanos now_ns) noexcept {
+    if (statistics_.note_loss(loss, now_ns)) tell_drift();
+  }
   [[nodiscard]] ModelStatistics& statistics() noexcept { return statistics_; }
 
   void close() noexcept { closed_.store(true, std::memory_order_seq_cst); }
@@ -162,6 +174,9 @@ class Deployment {
   void* owner = nullptr;  // opaque: the other side's object for this deployment
 
  private:
+  void tell_drift() noexcept {
+    if (drift_bell_ != nullptr) drift_bell_->ring();
+  }
   /// Of any priority but 0 the rows are counted once more.
   void count_waiting(const WaitingRows& entry, std::int64_t rows) noexcept {
     if (entry.priority != 0) count_by_priority(entry.priority, rows);
@@ -211,6 +226,7 @@ class Deployment {
   QueryTable& queries_;
   const OutputLayout output_layout_;
   ModelStatistics statistics_;
+  DriftBell* drift_bell_ = nullptr;
   std::shared_ptr<RowBlocks> blocks_;
   std::shared_ptr<RowBlocks> staging_;  // for batches that are not one run
   const std::uint32_t block_rows_;

@@ -41,6 +41,7 @@ Deployment& Engine::add_deployment(DeploymentOptions options) {
   options.cache.secret = cache_secret_;
   options.cache.deployment = deployments_.size();
   deployments_.push_back(std::make_unique<Deployment>(std::move(options), queries_));
+  deployments_.back()->set_drift_bell(drift_bell_);
   return *deployments_.back();
 }
 
@@ -320,7 +321,7 @@ Nanos Engine::complete(Batch& batch, const ColumnRows* outputs) {
   Deployment& deployment = batch.replica->deployment();
   release_rows(batch);
   // Last: whoever waits for these rows has them.
-  if (outputs != nullptr && deployment.statistics().take_in(outputs, first, now_ns)) tell_drift();
+  if (outputs != nullptr) deployment.note_outputs(outputs, first, now_ns);
   return now_ns;
 }
 

@@ -26,6 +26,7 @@
 #include "base/clock.h"
 #include "serving/application.h"
 #include "serving/deployment.h"
+#include "serving/drift_bell.h"
 #include "serving/feedback.h"
 #include "serving/model.h"
 #include "serving/query_table.h"
@@ -129,11 +130,6 @@ class Engine {
   /// Lets go of the replica that claim gave, and sees to it that waiting rows find another driver.
   void stop_driving(Replica& replica) noexcept;
 
-  /// Feedback has found that an output of `deployment` was worth this loss, in [0, 1].
-  void note_loss(Deployment& deployment, double loss) noexcept {
-    if (deployment.statistics().note_loss(loss, clock_.now_ns())) tell_drift();
-  }
-
   /// Ends every row that waits at a closed deployment with `cause`.
   void flush(Deployment& deployment, Cause cause);
 
@@ -159,15 +155,11 @@ class Engine {
   /// The reaper's life, for a thread that needs no interpreter meanwhile: reaps in time, and
   /// returns when letters have come for it, an alarm of drift went up, or the engine is closed.
   void run_reaper() noexcept {
-    while (!is_closed() && reaper_box_.empty() && !has_drift_.load(std::memory_order_acquire)) {
+    while (!is_closed() && reaper_box_.empty() && !drift_bell_.is_rung()) {
       wait_for_reaping(reap());
     }
   }
-  /// Whether some deployment's alarm of drift went up since this was last asked.
-  [[nodiscard]] bool take_drift() noexcept {
-    return has_drift_.load(std::memory_order_relaxed) &&
-           has_drift_.exchange(false, std::memory_order_acq_rel);
-  }
+  [[nodiscard]] DriftBell& drift_bell() noexcept { return drift_bell_; }
   /// Parks the reaper until `until_ns`, an earlier deadline, a letter for it, or wake_reaper().
   void wait_for_reaping(Nanos until_ns) noexcept;
   void wake_reaper() noexcept { reaper_box_.signal(); }
@@ -225,10 +217,6 @@ class Engine {
   void watch(Query& query) noexcept;
   void count(Query& query, Outcome& outcome, Nanos held_ns) noexcept;
   [[nodiscard]] std::uint64_t random_bits() noexcept;
-  void tell_drift() noexcept {
-    has_drift_.store(true, std::memory_order_release);
-    wake_reaper();
-  }
 
   const Clock& clock_;
   const int fork_epoch_;
@@ -242,7 +230,7 @@ class Engine {
   alignas(64) std::atomic<Nanos> next_reap_ns_{kNever};
   std::atomic<bool> reaper_asleep_{false};
   Mailbox reaper_box_;
-  std::atomic<bool> has_drift_{false};
+  DriftBell drift_bell_{reaper_box_};
 
   std::mutex set_up_mutex_;  // guards what follows
   std::vector<std::unique_ptr<Model>> models_;

@@ -3,30 +3,40 @@
 #include <bit>
 #include <new>
 
+#include "serving/deployment.h"
+
 namespace clipper {
 namespace {
 
 /// The observations of one row, made one model after the other.
 class Observations {
  public:
-  void add(std::uint16_t model, float loss, float propensity) noexcept {
+  void add(std::uint16_t model, float loss, float propensity, Deployment* deployment) noexcept {
+    deployments_[count_] = deployment;
     made_[count_++] = {model, loss, propensity};
   }
   [[nodiscard]] bool empty() const noexcept { return count_ == 0; }
   [[nodiscard]] std::span<const Observation> all() const noexcept {
     return std::span(made_).first(count_);
   }
+  /// Whose output the i-th observation is of; nullptr: nobody knows.
+  [[nodiscard]] Deployment* deployment(std::size_t i) const noexcept { return deployments_[i]; }
 
  private:
   std::array<Observation, kMaxAsks> made_{};
+  std::array<Deployment*, kMaxAsks> deployments_{};
   std::size_t count_ = 0;
 };
 
 /// The one place where feedback reaches the policy, and the models' statistics.
 void learn(Application& application, std::uint64_t context, bool has_context,
-           const Observations& observations) noexcept {
-  for (const Observation& seen : observations.all()) {
+           const Observations& observations, Nanos now_ns) noexcept {
+  for (std::size_t i = 0; i < observations.all().size(); ++i) {
+    const Observation& seen = observations.all()[i];
     application.feedback.note_loss(seen.model, seen.loss);
+    if (Deployment* deployment = observations.deployment(i)) {
+      deployment->note_loss(static_cast<double>(seen.loss), now_ns);
+    }
   }
   if (application.contexts == nullptr) return;
   if (has_context) {
@@ -53,7 +63,7 @@ Observations judge(const Application& application, JoinRecord& record, std::uint
     } else {
       loss = application.loss.of(record.output(i, index), *record.layout, said.labels, place);
     }
-    made.add(asked.model, loss, asked.propensity);
+    made.add(asked.model, loss, asked.propensity, asked.deployment);
   }
   return made;
 }
@@ -131,7 +141,7 @@ FeedbackStatus Feedback::take_one(Application& application, AnsweredRow at, cons
   if (record->row(at.row).taken.exchange(1, std::memory_order_relaxed) != 0) {
     return FeedbackStatus::kDuplicate;  // somebody was faster
   }
-  learn(application, record->context, record->has_context, made);
+  learn(application, record->context, record->has_context, made, now_ns);
   return FeedbackStatus::kApplied;
 }
 
@@ -147,10 +157,13 @@ void Feedback::take_answers(Application& application, Query& query, const Said& 
                              ? said.model_losses[std::size_t{row} * kMaxAsks + i]
                              : application.loss.of(ask.outputs().data() + row * layout.row_bytes(),
                                                    layout, said.labels, row);
-      made.add(ask.model_index(), loss, ask.propensity());
+      made.add(ask.model_index(), loss, ask.propensity(), ask.deployment());
     }
     statuses[row] = made.empty() ? FeedbackStatus::kUnattributed : FeedbackStatus::kApplied;
-    if (!made.empty()) learn(application, query.context_key, query.has_context, made);
+    if (!made.empty()) {
+      learn(application, query.context_key, query.has_context, made,
+            query.done_ns.load(std::memory_order_relaxed));
+    }
     application.feedback.count(statuses[row]);
   }
 }

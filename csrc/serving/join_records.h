@@ -32,7 +32,7 @@ struct JoinRecord {
   struct Asked {
     std::uint16_t model = 0;
     float propensity = 1.0F;
-    const Deployment* deployment = nullptr;  ///< nullptr: there was none
+    Deployment* deployment = nullptr;  ///< nullptr: there was none
   };
   /// One row: bit i stands for the i-th model asked.
   struct Row {

@@ -260,7 +260,7 @@ class Model(Application):
         return {
             **super().describe(),
             "version": self.version,
-            "cache": None if self._current is None else self._current.core.cache_statistics,
+            "cache": None if current is None else current.core.cache_statistics,
             "statistics": None if current is None else current.core.describe_outputs(),
             "versions": {str(d.core.version): d.describe() for d in self._versions},
         }

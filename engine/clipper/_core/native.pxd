@@ -502,6 +502,11 @@ cdef extern from * nogil:
     void raise_error "clipper_raise_error"()
 
 
+cdef extern from "serving/drift_bell.h" namespace "clipper" nogil:
+    cdef cppclass DriftBell:
+        cbool take() noexcept
+
+
 cdef extern from "serving/engine.h" namespace "clipper" nogil:
     cdef cppclass Asking:
         Asking()
@@ -570,9 +575,8 @@ cdef extern from "serving/engine.h" namespace "clipper" nogil:
         void collect(Query& query, Nanos held_ns, Outcome& outcome) except +
         void collect_answers(Query& query) noexcept
         void release(Query& query) noexcept
-        void note_loss(Deployment& deployment, double loss) noexcept
         void run_reaper() noexcept
-        cbool take_drift() noexcept
+        DriftBell& drift_bell() noexcept
         void wake_reaper() noexcept
         Mailbox& reaper_box() noexcept
         void close() noexcept

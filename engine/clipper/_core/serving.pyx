@@ -123,7 +123,7 @@ cdef class EngineCore:
             with nogil:
                 self.engine.get().run_reaper()
             self._take_letters()
-            if self.engine.get().take_drift():
+            if self.engine.get().drift_bell().take():
                 self._log_drift()
         self._take_letters()  # close() ended queries while a callback ran
 
@@ -333,10 +333,6 @@ cdef class DeploymentCore:
         self.handle.free_memory()
         for runner in self.runners:
             runner.call = None
-
-    def note_loss(self, double loss):
-        """Feedback found that an output was worth this loss, in [0, 1]."""
-        self.engine.engine.get().note_loss(self.handle[0], loss)
 
     def describe_outputs(self):
         """What outputs and losses are like over time, and whether they drift."""
