@@ -32,4 +32,10 @@ Combined MajorityVote::combine(std::span<const Answer> answers, PolicyState /*st
   return {true, winner, static_cast<float>(most) / static_cast<float>(answers.size())};
 }
 
+void MajorityVote::describe(PolicyState /*state*/, std::span<Standing> standings) const noexcept {
+  for (Standing& standing : standings) {
+    standing = {1.0, 1.0 / static_cast<double>(standings.size())};
+  }
+}
+
 }  // namespace clipper

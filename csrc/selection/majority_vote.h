@@ -12,11 +12,13 @@ namespace clipper {
 
 class MajorityVote final : public Policy {
  public:
+  [[nodiscard]] bool asks_several() const noexcept override { return true; }
   [[nodiscard]] std::size_t select(const SelectionInput& input, PolicyState state,
                                    std::span<Choice> chosen) const noexcept override;
   [[nodiscard]] Combined combine(std::span<const Answer> answers, PolicyState state,
                                  const OutputLayout& layout,
                                  std::byte* output) const noexcept override;
+  void describe(PolicyState state, std::span<Standing> standings) const noexcept override;
 };
 
 }  // namespace clipper

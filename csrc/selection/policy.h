@@ -23,6 +23,9 @@ namespace clipper {
 /// What a policy has learned: state_words() numbers, all accesses relaxed.
 using PolicyState = std::span<std::atomic<double>>;
 
+/// No application links more.
+inline constexpr std::uint16_t kMaxModels = 32;
+
 /// What a policy may know about a query when it chooses.
 struct SelectionInput {
   std::uint16_t models = 1;   ///< how many are linked
@@ -65,6 +68,15 @@ struct Service {
   std::uint16_t model = 0;
   Cause cause = Cause::kNone;  ///< of the first row; kNone: it answered
   bool in_time = false;        ///< its answer was there by the deadline
+  float propensity = 1.0F;     ///< of the choice that asked it
+};
+
+/// What a policy makes of one model now. For operators: nothing is decided by it.
+struct Standing {
+  double share = 1.0;   ///< of queries that ask it, in [0, 1]
+  double weight = 0.0;  ///< of its answer, or of it among the others; they sum to 1, or are all 0
+  double loss = 0.0;    ///< mean, in [0, 1]; means nothing where `count` is 0
+  double count = 0.0;   ///< what the loss is the mean of
 };
 
 class Policy {
@@ -95,10 +107,19 @@ class Policy {
   virtual void observe(std::span<const Observation> /*observations*/,
                        PolicyState /*state*/) const noexcept {}
 
-  /// Learns from how the models serve. Called once for every query, when it is collected.
+  /// Learns from how the models serve. Called once for every query, when it is collected. A model
+  /// that failed gave no answer, so no feedback on the same query observes it: nothing counts
+  /// twice.
   virtual void watch(std::span<const Service> /*services*/, PolicyState /*state*/) const noexcept {}
   /// Whether watch() does anything.
   [[nodiscard]] virtual bool watches() const noexcept { return false; }
+  /// Whether each context has numbers of its own; else all queries share the application's.
+  [[nodiscard]] virtual bool learns_by_context() const noexcept { return true; }
+  /// Whether it can do with fewer models than it would like to ask.
+  [[nodiscard]] virtual bool asks_several() const noexcept { return false; }
+
+  /// Describes the state, one standing a model.
+  virtual void describe(PolicyState /*state*/, std::span<Standing> /*standings*/) const noexcept {}
 };
 
 }  // namespace clipper

@@ -1,5 +1,5 @@
-// Sends each query to one model, chosen with fixed probabilities: one model alone, A/B tests,
-// canaries. A query with a context always goes where its context goes.
+// Sends each query to one model, chosen with fixed probabilities: one model alone, A/B tests.
+// A query with a context always goes where its context goes.
 //
 // Thread safety: immutable.
 #pragma once
@@ -21,9 +21,10 @@ class WeightedSplit final : public Policy {
   [[nodiscard]] Combined combine(std::span<const Answer> answers, PolicyState state,
                                  const OutputLayout& layout,
                                  std::byte* output) const noexcept override;
+  void describe(PolicyState state, std::span<Standing> standings) const noexcept override;
 
  private:
-  std::vector<double> cumulative_;  // shares, ending with 1
+  const std::vector<double> shares_;
 };
 
 }  // namespace clipper
