@@ -17,6 +17,7 @@
 #include "base/histogram.h"
 #include "selection/context_table.h"
 #include "selection/loss.h"
+#include "selection/plan.h"
 #include "selection/policy.h"
 #include "serving/feedback_tally.h"
 #include "serving/model.h"
@@ -27,7 +28,8 @@ class Application {
  public:
   Application(std::string its_name, std::vector<Model*> linked, std::unique_ptr<Policy> chooser,
               Nanos objective_ns, float least_confidence, Priority urgency = 0,
-              std::size_t context_bytes = ContextOptions::kDefaultBytes)
+              std::size_t context_bytes = ContextOptions::kDefaultBytes,
+              std::unique_ptr<const Plan> way = nullptr)
       : name(std::move(its_name)),
         models(std::move(linked)),
         policy(std::move(chooser)),
@@ -37,6 +39,7 @@ class Application {
         slo_ns(objective_ns),
         min_confidence(least_confidence),
         priority(std::clamp(urgency, kLeastPriority, kMostPriority)),
+        plan(std::move(way)),
         keeps_records(policy != nullptr &&
                       policy->state_words(static_cast<std::uint16_t>(models.size())) > 0) {}
 
@@ -47,6 +50,7 @@ class Application {
   const Nanos slo_ns;                            // kNever: best effort
   const float min_confidence;                    // 0: every answer will do
   const Priority priority;                       // of its queries, unless they say otherwise
+  const std::unique_ptr<const Plan> plan;        // nullptr: models are asked at once, not in stages
 
   // Set up before the first query.
   bool keeps_records;  // whether answered queries are kept until their feedback comes

@@ -135,6 +135,11 @@ class Deployment {
 
   void close() noexcept { closed_.store(true, std::memory_order_seq_cst); }
   [[nodiscard]] bool is_closed() const noexcept { return closed_.load(std::memory_order_seq_cst); }
+  /// Nobody will claim rows that are pushed from now on. A query's later stages may push late.
+  void note_flushed() noexcept { flushed_.store(true, std::memory_order_seq_cst); }
+  [[nodiscard]] bool is_flushed() const noexcept {
+    return flushed_.load(std::memory_order_seq_cst);
+  }
   /// Rows that entered and have not left.
   [[nodiscard]] std::int64_t outstanding() const noexcept {
     return outstanding_.load(std::memory_order_seq_cst);
@@ -243,6 +248,7 @@ class Deployment {
   std::vector<WaitingRows> passed_on_;  // rows of dead queries that others wait for
 
   std::atomic<bool> closed_{false};
+  std::atomic<bool> flushed_{false};
   std::atomic<std::uint64_t> dead_{0};
   std::atomic<Nanos> last_deadline_ns_{0};
   alignas(64) std::atomic<std::int64_t> outstanding_{0};

@@ -10,13 +10,6 @@
 #include "base/random.h"
 
 namespace clipper {
-namespace {
-
-// Queries with less time than this cannot wait for somebody who may lead.
-constexpr Nanos kPatientBudget = 10 * kMillisecond;
-
-}  // namespace
-
 Engine::Engine(const Clock& clock, std::uint64_t seed, Nanos first_reserve_ns,
                const JoinRecords::Options& records)
     : clock_(clock),
@@ -48,16 +41,20 @@ Deployment& Engine::add_deployment(DeploymentOptions options) {
 Application& Engine::add_application(std::string name, std::vector<Model*> models,
                                      std::unique_ptr<Policy> policy, Nanos slo_ns,
                                      float min_confidence, Priority priority,
-                                     std::size_t context_bytes) {
+                                     std::size_t context_bytes,
+                                     std::unique_ptr<const Plan> plan) {
   if (models.empty() || models.size() > kMaxAsks) {
     throw Error(ErrorCode::kInvalidArgument, "an application links 1 to " +
                                                  std::to_string(kMaxAsks) + " models, not " +
                                                  std::to_string(models.size()));
   }
+  if (plan != nullptr && plan->stages().size() != models.size()) {
+    throw Error(ErrorCode::kInvalidArgument, "a plan has a stage for each model");
+  }
   const std::scoped_lock lock(set_up_mutex_);
   applications_.push_back(std::make_unique<Application>(std::move(name), std::move(models),
                                                         std::move(policy), slo_ns, min_confidence,
-                                                        priority, context_bytes));
+                                                        priority, context_bytes, std::move(plan)));
   return *applications_.back();
 }
 
@@ -84,11 +81,13 @@ Query* Engine::submit(Application& application, const ColumnRows* columns, std::
     refusal = Refusal::kOutOfMemory;
     return nullptr;
   }
-  const std::uint16_t asks = query->asks;
+  const std::uint16_t asks = query->plan == nullptr ? query->asks : 0;  // stages start otherwise
   query->open();
   if (!asking.attended) watch_deadline(*query);
   // Who comes late, as a load generator may, has less time left than its arrival says.
   const Nanos now_ns = asking.arrived_ns != 0 ? clock_.now_ns() : query->arrived_ns;
+  if (query->plan != nullptr) [[unlikely]]
+    start_plan(*query, columns, asking, now_ns);
   for (std::uint16_t i = 0; i < asks; ++i) {
     enqueue(*query, i, columns, now_ns, asking.bypass_cache);
   }
@@ -111,6 +110,7 @@ void Engine::prepare(Query& query, Application& application, std::uint32_t rows,
                      const Asking& asking) {
   const Nanos now_ns = asking.arrived_ns != 0 ? asking.arrived_ns : clock_.now_ns();
   query.application = &application;
+  query.plan = application.plan.get();
   query.rows = rows;
   query.owner = asking.owner;
   query.priority = asking.priority == kApplicationsPriority
@@ -135,7 +135,12 @@ void Engine::prepare_asks(Query& query, const Asking& asking) {
     query.context = asking.has_context ? application.contexts->pin(asking.context)
                                        : ContextPin(application.contexts->own());
   }
-  if (asking.everyone) {
+  if (query.plan != nullptr) {
+    prepare_stages(query);
+    for (std::uint16_t i = 0; i < query.asks; ++i) {
+      chosen[i].model = query.plan->stages()[i].model;
+    }
+  } else if (asking.everyone) {
     query.asks = models;
     for (std::uint16_t i = 0; i < models; ++i) chosen[i].model = i;
   } else if (application.policy) {
@@ -148,7 +153,9 @@ void Engine::prepare_asks(Query& query, const Asking& asking) {
   for (std::uint16_t i = 0; i < query.asks; ++i) {
     Deployment* deployment = application.models[chosen[i].model]->enter(query.rows);
     try {
-      query.ask(i).open(deployment, deployment == nullptr ? nullptr : &deployment->output_layout(),
+      const bool is_kept = query.plan == nullptr || query.plan->stages()[i].keeps_output;
+      query.ask(i).open(deployment,
+                        deployment == nullptr || !is_kept ? nullptr : &deployment->output_layout(),
                         chosen[i], query.rows, query.generation);
     } catch (const std::bad_alloc&) {
       for (std::uint16_t j = 0; j <= i; ++j) {
@@ -244,14 +251,12 @@ bool Engine::is_driving(const Deployment& deployment) noexcept {
 }
 
 Batch* Engine::lead(Query& query, Nanos now_ns, Nanos run_limit_ns) {
+  if (query.plan != nullptr) [[unlikely]]
+    return lead_next_stage(query, now_ns, run_limit_ns);
   Deployment* deployment = query.first_ask.deployment();
   if (query.asks != 1 || deployment == nullptr || query.is_done()) return nullptr;
   const Nanos slack_ns = query.answer_by_ns == kNever ? kNever : query.answer_by_ns - now_ns;
   return try_lead(*deployment, now_ns, std::min(run_limit_ns, slack_ns));
-}
-
-Batch* Engine::lead_at_turn_end(Deployment& deployment, Nanos run_limit_ns) {
-  return try_lead(deployment, clock_.now_ns(), run_limit_ns);
 }
 
 Batch* Engine::try_lead(Deployment& deployment, Nanos now_ns, Nanos run_limit_ns) {
@@ -348,6 +353,10 @@ void Engine::answer(const WaitingRows& entry, Cause cause, const ColumnRows* out
     if (cause == Cause::kNone) answers_lost.fetch_add(entry.run.rows, std::memory_order_relaxed);
     return;
   }
+  if (query.plan != nullptr) [[unlikely]] {
+    ask.note(started_ns, error_id);
+    return answer_stage(query, ask, entry, cause, outputs, first, now_ns);
+  }
   if (outputs != nullptr) {
     const OutputLayout& layout = ask.deployment()->output_layout();
     std::byte* rows = ask.outputs().data() + entry.offset * layout.row_bytes();
@@ -377,6 +386,7 @@ void Engine::release_rows(Batch& batch) {
   batch.entries.clear();
   batch.rows = 0;
   deployment.leave(rows);  // last: a closed deployment frees its memory when all have left
+  wake_started_stages();
 }
 
 void Engine::answer_dropped(Deployment& deployment, std::vector<DroppedRows>& dropped,
@@ -387,9 +397,11 @@ void Engine::answer_dropped(Deployment& deployment, std::vector<DroppedRows>& dr
     RowBlocks::release(*row.entry.run.block, row.entry.run.rows);
     deployment.leave(row.entry.run.rows);
   }
+  wake_started_stages();
 }
 
 void Engine::flush(Deployment& deployment, Cause cause) {
+  deployment.note_flushed();
   std::vector<DroppedRows> dropped;
   deployment.take_all(dropped, cause);
   answer_dropped(deployment, dropped, clock_.now_ns());

@@ -7,7 +7,8 @@
 //
 // The first half is in engine.cc, with its drivers and complete(); collect() and waiting in
 // engine_collect.cc; the reaper and the end in engine_reap.cc; rows of deployments that have a
-// cache in engine_cache.cc.
+// cache in engine_cache.cc; what is different for queries that go through stages in
+// engine_stages.cc.
 //
 // C++ never calls out of here: drivers pull batches with claim() and hand results over with
 // complete().
@@ -36,6 +37,9 @@ namespace clipper {
 
 /// Stands for the priority that the application has.
 inline constexpr Priority kApplicationsPriority = std::numeric_limits<Priority>::min();
+
+/// Queries with less time than this cannot wait for somebody who may lead.
+inline constexpr Nanos kPatientBudget = 10 * kMillisecond;
 
 /// How a query is asked.
 struct Asking {
@@ -91,7 +95,8 @@ class Engine {
   Application& add_application(std::string name, std::vector<Model*> models,
                                std::unique_ptr<Policy> policy, Nanos slo_ns, float min_confidence,
                                Priority priority = 0,
-                               std::size_t context_bytes = ContextOptions::kDefaultBytes);
+                               std::size_t context_bytes = ContextOptions::kDefaultBytes,
+                               std::unique_ptr<const Plan> plan = nullptr);
 
   /// Accepts `count` rows, given column by column; nullptr: see `refusal`, nothing was accepted.
   [[nodiscard]] Query* submit(Application& application, const ColumnRows* columns,
@@ -106,6 +111,9 @@ class Engine {
   /// For a thread that waits for `query`: the batch it should run itself, on a replica that it then
   /// drives; nullptr: wait(), for somebody else will run it. At most one batch a call.
   [[nodiscard]] Batch* lead(Query& query, Nanos now_ns, Nanos run_limit_ns);
+  /// For who has run the batch of lead() or of this: a batch of the stage that is due by now;
+  /// nullptr: none, or the query does not go through stages.
+  [[nodiscard]] Batch* lead_next_stage(Query& query, Nanos now_ns, Nanos run_limit_ns);
   /// The same for an event loop at the end of its turn.
   [[nodiscard]] Batch* lead_at_turn_end(Deployment& deployment, Nanos run_limit_ns);
   /// Whether the calling thread is running a batch of `deployment`: asking it again could never
@@ -213,6 +221,26 @@ class Engine {
   void spin(const Query& query) const noexcept;
   void take_only_answer(Query& query, Outcome& outcome);
   void combine(Query& query, Outcome& outcome);
+
+  // Queries that go through stages.
+  void prepare_stages(Query& query);
+  void start_plan(Query& query, const ColumnRows* columns, const Asking& asking, Nanos now_ns);
+  void answer_stage(Query& query, Ask& ask, const WaitingRows& entry, Cause cause,
+                    const ColumnRows* outputs, std::uint32_t first, Nanos now_ns) noexcept;
+  static void wake_started_stages() noexcept;
+  struct StageAnswer {
+    Cause cause = Cause::kNone;
+    std::uint16_t stage = Plan::kNowhere;  // none
+    float confidence = 0.0F;
+  };
+  static void settle_stages(Query& query) noexcept;
+  [[nodiscard]] static StageAnswer answer_of_stages(Query& query, std::uint32_t row) noexcept;
+  [[nodiscard]] static Nanos queued_before_stages(Query& query) noexcept;
+  static void combine_stages(Query& query, Outcome& outcome);
+  static void give_stage(Query& query, std::uint16_t stage, Outcome& outcome) noexcept;
+  static void gather_answers(Query& query, const std::vector<std::uint16_t>& stages,
+                             Outcome& outcome);
+
   Cause combine_row(Query& query, std::uint32_t row, const OutputLayout& layout, float& confidence);
   void watch(Query& query) noexcept;
   void count(Query& query, Outcome& outcome, Nanos held_ns) noexcept;

@@ -5,6 +5,7 @@
 
 #include "base/parker.h"
 #include "serving/engine.h"
+#include "serving/stages.h"
 
 namespace clipper {
 namespace {
@@ -75,7 +76,9 @@ void Engine::collect(Query& query, Nanos held_ns, Outcome& outcome) {
   if (held_ns == 0) held_ns = query.done_ns.load(std::memory_order_relaxed);
   outcome.latency_ns = held_ns - query.arrived_ns;
   outcome.queued_ns = started_ns == 0 ? 0 : std::max<Nanos>(started_ns - query.arrived_ns, 0);
-  if (query.asks == 1) {
+  if (query.plan != nullptr) [[unlikely]] {
+    combine_stages(query, outcome);
+  } else if (query.asks == 1) {
     take_only_answer(query, outcome);
   } else {
     combine(query, outcome);
@@ -188,6 +191,7 @@ void Engine::release(Query& query) noexcept {
   query.combined_causes.reset();
   query.confidences.reset();
   for (std::uint16_t i = 0; i < query.asks; ++i) query.ask(i).outputs().clear();
+  if (query.plan != nullptr) query.stages->clear();
   queries_.release(query);
 }
 

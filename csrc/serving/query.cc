@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "base/parker.h"
+#include "serving/stages.h"
 
 namespace clipper {
 namespace {
@@ -123,6 +124,14 @@ void Ask::settle(std::uint32_t rows, Cause cause) noexcept {
   }
   std::replace(row_causes_.get(), row_causes_.get() + rows, kPending, cause);
 }
+
+std::uint32_t Ask::rows_left() const noexcept {
+  return static_cast<std::uint32_t>(word_.load(std::memory_order_acquire) & kRemainingMask);
+}
+
+Query::Query() = default;
+
+Query::~Query() { delete[] more_asks_.load(std::memory_order_relaxed); }
 
 void Query::make_room(std::size_t count) {
   if (count > 1 && more_asks_.load(std::memory_order_relaxed) == nullptr) {

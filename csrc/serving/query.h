@@ -26,9 +26,13 @@ namespace clipper {
 
 class Application;
 class Deployment;
+class Plan;
+class Stages;
 
 /// In place of a cause while no driver has answered the row.
 inline constexpr Cause kPending = static_cast<Cause>(0xff);
+/// In place of a cause where a query's plan did not lead to this stage.
+inline constexpr Cause kSkipped = static_cast<Cause>(0xfe);
 
 /// Outputs of one ask, one row after the other. Small ones lie inline; larger ones are handed over.
 class OutputRows {
@@ -84,6 +88,9 @@ class Ask {
     return row_causes_ ? row_causes_[row] : cause_;
   }
 
+  /// Rows without an answer so far.
+  [[nodiscard]] std::uint32_t rows_left() const noexcept;
+
   [[nodiscard]] Deployment* deployment() const noexcept { return deployment_; }
   [[nodiscard]] std::uint16_t model_index() const noexcept { return model_index_; }
   /// How probable it was that this model would be asked.
@@ -123,7 +130,8 @@ inline constexpr std::uint16_t kMaxAsks = 32;
 
 class alignas(64) Query : public Letter {
  public:
-  Query() = default;
+  Query();
+  ~Query();
   Query(const Query&) = delete;
   Query& operator=(const Query&) = delete;
   // The phase is a futex word: generation : 29 | awaited : 1 | done : 1 | finishing : 1.
@@ -131,8 +139,6 @@ class alignas(64) Query : public Letter {
   static constexpr std::uint32_t kDone = 2;       // and has published it
   static constexpr std::uint32_t kAwaited = 4;    // a thread is parked on the word
   static constexpr int kGenerationShift = 3;
-
-  ~Query() { delete[] more_asks_.load(std::memory_order_relaxed); }
 
   /// Room for `count` asks, which once made stays: a stale handle may look into it at any time.
   /// REQUIRES: exclusive access, count <= kMaxAsks. Throws std::bad_alloc.
@@ -184,6 +190,10 @@ class alignas(64) Query : public Letter {
 
   std::atomic<std::uint32_t> asks_left{0};
   Ask first_ask;
+
+  // Of a query that goes through stages; its asks are the plan's stages then, in their order.
+  const Plan* plan = nullptr;
+  std::unique_ptr<Stages> stages;  // kept for the next one
 
   // Filled by collect() when several models were asked.
   OutputRows combined;

@@ -96,6 +96,10 @@ class Simulator {
   /// Runs until `until_ns`, or until nothing more can happen.
   void run(Nanos until_ns = kNever);
 
+  /// What a deployment makes of a row, and whether an answer belongs to one. If not given, every
+  /// model answers alike. REQUIRES: set before the first run, both or none.
+  std::function<std::int64_t(const Deployment&, std::int64_t row)> answer_row;
+  std::function<bool(std::int64_t row, std::int64_t output)> is_answer_to;
   /// Called for every query that ended, and for every batch before it runs.
   std::function<void(const SimulatedAnswer&)> on_answer;
   std::function<void(const SimulatedRun&)> on_run;
@@ -152,6 +156,7 @@ class Simulator {
   std::uint64_t submitted_ = 0;
   std::uint64_t answered_ = 0;
   std::uint64_t wrong_answers_ = 0;
+  bool has_stages_ = false;
   std::vector<std::int64_t> rows_;  // scratch: of one query, or of one batch
 };
 
