@@ -12,6 +12,7 @@ import logging
 from .application import Application, Prediction, PredictionFuture, Predictions
 from .batching import Aimd, Deadline, Fixed, Quantile
 from .cache import Cache
+from .cascade import Cascade
 from .engine import Engine
 from .errors import (
     AlreadyExistsError,
@@ -35,6 +36,7 @@ from .errors import (
 from .feedback import FeedbackStatus, Loss
 from .model import Model
 from .model_protocol import ModelAdapter, Runner
+from .pipelines import INPUT, Pipeline, Source, first, when
 from .policies import MajorityVote, WeightedSplit
 from .ragged import Ragged
 from .tensor import Tensor
@@ -43,11 +45,13 @@ from .tensor import Tensor
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __all__ = [
+    "INPUT",
     "Aimd",
     "AlreadyExistsError",
     "Application",
     "ApplicationNotFoundError",
     "Cache",
+    "Cascade",
     "Cause",
     "ClipperError",
     "Deadline",
@@ -67,6 +71,7 @@ __all__ = [
     "ModelNotFoundError",
     "NoReplicaError",
     "OverloadedError",
+    "Pipeline",
     "Prediction",
     "PredictionCancelledError",
     "PredictionError",
@@ -77,6 +82,9 @@ __all__ = [
     "RecursionRefusedError",
     "ReplicaCrashedError",
     "Runner",
+    "Source",
     "Tensor",
     "WeightedSplit",
+    "first",
+    "when",
 ]

@@ -14,6 +14,7 @@ from ._core.serving import EngineCore
 from .application import Application
 from .batching import Strategy, to_strategy
 from .cache import Cache, to_cache
+from .cascade import Cascade
 from .deploying import DeployRequest, deploy
 from .errors import (
     AlreadyExistsError,
@@ -24,8 +25,10 @@ from .feedback import Loss, LossFunction, LossName, to_loss
 from .linking import check_links, check_objective, to_context_bytes
 from .model import Deployment, Model
 from .model_protocol import ModelAdapter
+from .pipelines import Pipeline
 from .policies import Policy
 from .sizes import to_bytes
+from .stage_binding import bind_stages
 from .tensor import RowType
 
 _log = logging.getLogger("clipper")
@@ -263,7 +266,7 @@ class Engine:
         *,
         models: Sequence[str],
         slo: float | None,
-        policy: Policy | None = None,
+        policy: Policy | Cascade | Pipeline | None = None,
         default: Any = NO_DEFAULT,
         min_confidence: float | None = None,
         priority: int = 0,
@@ -276,10 +279,11 @@ class Engine:
         ----------
         name : str
         models : sequence of str
-            Names of deployed models with equal inputs and outputs.
+            Names of deployed models with equal inputs and outputs; those of a pipeline must fit
+            one another instead.
         slo : float or None
             Seconds within which each query shall be answered; None: best effort.
-        policy : WeightedSplit or MajorityVote, optional
+        policy : WeightedSplit, MajorityVote, Cascade or Pipeline, optional
             Which models are asked, and what their answers make. Needed for several models.
         default : optional
             The output when no answer can be made in time, anything, even None. Without one
@@ -321,10 +325,15 @@ class Engine:
                 raise AlreadyExistsError(
                     f"there is a model or application {name!r} already: choose another name"
                 )
-            bound = None if policy is None else policy.order(list(models))
+            plan = bind_stages(policy, linked)
+            bound = None
+            if policy is not None and not isinstance(policy, Cascade | Pipeline):
+                bound = policy.order(list(models))
             application = Application(
                 self._core, name, [self._model_cores[model] for model in models],
-                linked[0].input, linked[0].output, policy=bound, slo=slo,
+                linked[0].input if plan is None else plan.input,
+                linked[0].output if plan is None else plan.output,
+                policy=bound, plan=plan, slo=slo,
                 has_default=default is not NO_DEFAULT, default=default,
                 min_confidence=min_confidence, priority=priority,
                 context_bytes=to_context_bytes(context_memory),

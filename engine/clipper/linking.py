@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 
+from .cascade import Cascade
 from .model import Deployment, Model
+from .pipelines import Pipeline
 from .policies import Policy
 from .sizes import to_bytes
+from .stage_binding import least_time
 
 _LEAST_CONTEXT_BYTES = 64 << 10
 
@@ -22,7 +25,7 @@ def check_links(
     models: Sequence[Model],
     *,
     slo: float | None,
-    policy: Policy | None,
+    policy: Policy | Cascade | Pipeline | None,
     min_confidence: float | None,
 ) -> None:
     """Raise ValueError unless an application of these models can serve."""
@@ -32,14 +35,22 @@ def check_links(
     if policy is None and len(models) > 1:
         raise ValueError(
             f"application {name!r} links {len(models)} models: say how to choose among them "
-            "with policy=, such as MajorityVote() or WeightedSplit({...})"
+            "with policy=, such as MajorityVote(), WeightedSplit({...}) or Cascade(0.9)"
         )
     if min_confidence is not None and not 0.0 <= min_confidence <= 1.0:
         raise ValueError(f"min_confidence is {min_confidence!r}: give a number from 0 to 1")
     for model in models:
-        _check_fits(model, models[0])
+        if not isinstance(policy, Pipeline):  # whose models take each other's outputs
+            _check_fits(model, models[0])
         if model._current is not None:
             check_objective(slo, model.name, model._current)
+    seconds, chain = least_time(policy, models)
+    if slo is not None and slo <= seconds:
+        raise ValueError(
+            f"slo is {slo * 1e3:g} ms, but every query goes through "
+            f"{' → '.join(map(repr, chain))}, which take {seconds * 1e3:.3g} ms together for one "
+            "row (medians, measured while they were warmed up): give an objective above that"
+        )
 
 
 def check_objective(slo: float | None, name: str, deployment: Deployment) -> None:

@@ -6,6 +6,7 @@ from typing_extensions import disjoint_base
 from clipper.contexts import Context
 from clipper.feedback import Loss, LossFunction
 from clipper.policies import BoundPolicy
+from clipper.stage_binding import BoundPlan
 from clipper.tensor import Row, Rows
 
 from .predictions import Prediction, Predictions
@@ -38,6 +39,7 @@ class ApplicationCore:
         min_confidence: float | None,
         priority: int = 0,
         context_bytes: int = ...,
+        plan: BoundPlan | None = None,
     ) -> None: ...
     @property
     def core(self) -> EngineCore: ...

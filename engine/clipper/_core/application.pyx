@@ -11,6 +11,7 @@ from clipper._core cimport native
 from clipper._core.arguments cimport nanoseconds, priority_of
 from clipper._core.contexts cimport context_hash, describe_contexts
 from clipper._core.judging cimport Judge
+from clipper._core.plans cimport make_plan
 from clipper._core.predictions cimport (
     Prediction, Predictions, asked_of, asked_rows, confidences_of, take_memory, whys_of,
 )
@@ -72,9 +73,10 @@ cdef class ApplicationCore:
 
     def __init__(self, EngineCore core, str name, models, RowSpec input, RowSpec output, *,
                  policy, slo, has_default, default, min_confidence, priority=0,
-                 size_t context_bytes=native.kDefaultContextBytes):
+                 size_t context_bytes=native.kDefaultContextBytes, plan=None):
         cdef vector[native.Model*] linked
         cdef unique_ptr[native.Policy] chooser = make_policy(policy)
+        cdef unique_ptr[const native.Plan] stages = make_plan(plan)
         for model in models:
             linked.push_back((<ModelCore?>model).handle)
         self.core = core
@@ -86,11 +88,11 @@ cdef class ApplicationCore:
         self.default = default
         self._defaults = output.defaults_of(default if has_default else None)
         self.slo_ns = native.kNever if slo is None else nanoseconds(slo, "slo")
-        self.may_lead = len(models) == 1 or policy.asks_one
+        self.may_lead = len(models) == 1 or plan is not None or policy.asks_one
         cdef string native_name = name.encode()
         self.handle = &core.engine.get().add_application(
             native_name, linked, move(chooser), self.slo_ns, min_confidence or 0.0,
-            priority_of(priority), context_bytes)
+            priority_of(priority), context_bytes, move(stages))
         self.set_loss(None)
 
     def set_loss(self, loss):
@@ -213,10 +215,11 @@ cdef class ApplicationCore:
         refuse_recursion(query)
         if self.may_lead:
             batch = engine.lead(query[0], now_ns, lead_limit_ns(query))
-            if batch != NULL:
+            while batch != NULL:
                 now_ns = run_batch(self.core, batch)
                 if query.is_done():
                     return now_ns
+                batch = engine.lead_next_stage(query[0], now_ns, lead_limit_ns(query))
         while True:
             with nogil:
                 result = engine.wait(query[0], until_ns)
@@ -359,7 +362,7 @@ cdef dict _MESSAGES = {
     Cause.CRASH: "{app}: the replica that ran the query died",
     Cause.MODEL_ERROR: "{app}: the model failed",
     Cause.NO_REPLICA: "{app}: no model is deployed that could answer",
-    Cause.LOW_CONFIDENCE: "{app}: the models agree too little",
+    Cause.LOW_CONFIDENCE: "{app}: the models agree too little, or no condition led to an answer",
     Cause.CANCELLED: "{app}: withdrawn before it was answered",
 }
 
@@ -402,10 +405,12 @@ cdef native.Nanos lead_limit_ns(native.Query* query) noexcept:
 
 
 cdef int refuse_recursion(native.Query* query) except -1:
-    cdef native.Deployment* deployment = query.first_ask.deployment()
-    if deployment != NULL and native.Engine.is_driving(deployment[0]):
-        name = (<DeploymentCore>deployment.owner).name
-        raise RecursionRefusedError(
-            f"model {name!r} asked itself while it ran a batch, which would wait for itself: call "
-            "the model's function directly instead")
+    cdef native.Deployment* deployment
+    for i in range(query.asks):
+        deployment = query.ask(i).deployment()
+        if deployment != NULL and native.Engine.is_driving(deployment[0]):
+            name = (<DeploymentCore>deployment.owner).name
+            raise RecursionRefusedError(
+                f"model {name!r} asked itself while it ran a batch, which would wait for itself: "
+                "call the model's function directly instead")
     return 0

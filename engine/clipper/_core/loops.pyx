@@ -358,8 +358,10 @@ def predict_async(ApplicationCore application, x, *, context=None, deadline=None
     answer.query = application.core.submit(application.handle, columns, 1, &asking)
     Py_INCREF(answer)  # the query's, until its letter is read
     port.outstanding += 1
-    if asking.will_lead and answer.query.first_ask.deployment() != NULL:
-        port.touch(application, answer.query.first_ask.deployment(), loop)
+    if asking.will_lead:
+        for i in range(answer.query.asks):  # one, or stage after stage
+            if answer.query.ask(i).deployment() != NULL:
+                port.touch(application, answer.query.ask(i).deployment(), loop)
     if not port.leading:  # else the loop goes on once the model has returned, and may well await
         try:
             refuse_recursion(answer.query)

@@ -2,6 +2,7 @@
 from libc.stdint cimport int8_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
 from libcpp.memory cimport shared_ptr, unique_ptr
+from libcpp.optional cimport optional
 from libcpp.string cimport string
 from libcpp.vector cimport vector
 
@@ -275,7 +276,57 @@ cdef extern from "statistics/model_statistics.h" namespace "clipper" nogil:
         unsigned int take_raised() noexcept
 
 
+cdef extern from "selection/condition.h" namespace "clipper" nogil:
+    ctypedef long double LongDouble "long double"  # as a template argument: one word to Cython
+    enum class Test "clipper::Condition::Test"(uint8_t):
+        kLess
+        kAtMost
+        kMore
+        kAtLeast
+        kNotAtLeast
+        kAmong
+        kNotAmong
+    cdef cppclass Reading:
+        Reading()
+        uint16_t column
+        int64_t element
+        TensorSpec tensor
+    cdef cppclass Condition:
+        Condition()
+        uint16_t stage
+        Reading reading
+        Test test
+        long double threshold
+        vector[LongDouble] numbers
+        vector[string] texts
+
+
+cdef extern from "selection/plan.h" namespace "clipper" nogil:
+    cdef cppclass Source:
+        Source()
+        uint16_t stage
+        uint16_t column
+    const uint16_t kQueryInput "clipper::Source::kQuery"
+    cdef cppclass StageSpec:
+        StageSpec()
+        uint16_t model
+        RowSpec input
+        RowSpec output
+        vector[vector[Source]] inputs
+        vector[Condition] conditions
+    cdef cppclass PlanSpec:
+        PlanSpec()
+        RowSpec input
+        vector[StageSpec] stages
+        vector[uint16_t] answers
+        optional[Reading] confidence
+        cbool answers_stand
+    cdef cppclass Plan:
+        Plan(PlanSpec spec) except +
+
+
 cdef extern from "serving/query.h" namespace "clipper" nogil:
+    const Cause kSkipped
     cdef cppclass OutputRows:
         Byte* data() noexcept
         cbool is_inline() noexcept
@@ -557,10 +608,12 @@ cdef extern from "serving/engine.h" namespace "clipper" nogil:
         Deployment& add_deployment(DeploymentOptions options) except +raise_error
         Application& add_application(string name, vector[Model*] models, unique_ptr[Policy] policy,
                                      Nanos slo_ns, float min_confidence,
-                                     Priority priority, size_t context_bytes) except +
+                                     Priority priority, size_t context_bytes,
+                                     unique_ptr[const Plan] plan) except +
         Query* submit(Application& application, const ColumnRows* columns, uint32_t count,
                       const Asking& asking, Refusal& refusal) noexcept
         Batch* lead(Query& query, Nanos now_ns, Nanos run_limit_ns) except +
+        Batch* lead_next_stage(Query& query, Nanos now_ns, Nanos run_limit_ns) except +
         Batch* lead_at_turn_end(Deployment& deployment, Nanos run_limit_ns) except +
 
         @staticmethod

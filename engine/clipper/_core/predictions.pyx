@@ -16,6 +16,7 @@ from clipper.errors import Cause
 cnp.import_array()
 
 cdef tuple _CAUSES = (None, *sorted(Cause, key=lambda cause: cause.value))
+cdef object _SKIPPED = object()  # in place of a cause: the query's way did not lead there
 
 
 cdef extern from *:
@@ -26,6 +27,8 @@ cdef extern from *:
 
 
 cdef object cause_of(native.Cause cause):
+    if cause == native.kSkipped:
+        return _SKIPPED
     return _CAUSES[<int>cause]
 
 
@@ -124,7 +127,7 @@ cdef class Prediction:
         if self._asked is None:
             return ()
         if isinstance(self._asked, tuple):
-            return self._asked
+            return tuple([asked for asked in self._asked if asked[1] is not _SKIPPED])
         return ((self._asked, self.why),)
 
     def __repr__(self):
