@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -283,6 +284,31 @@ def test_the_ab_test_finds_the_better_model_by_its_share_of_the_users() -> None:
     assert 0.08 < users["new"] / 4000 < 0.12
     assert errors["new"] < errors["old"]
     assert verdict == "new is better"
+
+
+def test_the_cascade_is_nearly_as_good_as_the_large_model_and_asks_it_for_a_part() -> None:
+    pytest.importorskip("sklearn")
+    done = run(EXAMPLES / "cascade" / "cascade.py")
+    assert done.returncode == 0, done.stderr
+    right = {
+        name: float(share)
+        for name, share in re.findall(r"(.+?)(?: alone)?: ([\d.]+)% right", done.stdout)
+    }
+    seen = dict(re.findall(r"(Cascade.+?): .*the large model saw (\d+)%", done.stdout))
+    assert right["small"] <= right["Cascade(0.5)"] <= right["Cascade(0.99)"] <= right["large"] + 1
+    assert right["Cascade(0.99)"] > right["large"] - 2
+    assert int(seen["Cascade(0.5)"]) < int(seen["Cascade(0.9)"]) < int(seen["Cascade(0.99)"]) < 30
+
+
+def test_the_pipeline_reads_digits_and_asks_again_where_it_is_in_doubt() -> None:
+    pytest.importorskip("sklearn")
+    done = run(EXAMPLES / "pipeline" / "pipeline.py")
+    assert done.returncode == 0, done.stderr
+    told = re.search(r"(\d+) images, ([\d.]+)% read right, (\d+) with", done.stdout)
+    assert told is not None, done.stdout
+    assert float(told[2]) > 85
+    assert 0 < int(told[3]) < int(told[1])
+    assert "the first is 'seven', by decode, model" in done.stdout
 
 
 def test_the_gate_passes_a_model_that_holds_its_objective() -> None:
