@@ -93,6 +93,11 @@ def test_rows_go_as_far_as_each_must(engine: clipper.Engine) -> None:
     np.testing.assert_allclose(predictions.confidence, expected, atol=1e-6)
     asked = ["".join(sorted(each.models)) for each in predictions]
     assert asked == ["a", "ab", "abc", "a", "ab", "abc"]
+    assert application.describe()["stages"] == {
+        "a": {"ran": 6, "skipped": 0, "failed": 0},
+        "b": {"ran": 4, "skipped": 2, "failed": 0},
+        "c": {"ran": 2, "skipped": 4, "failed": 0},
+    }
 
 
 def test_event_loops_and_futures_cascade_too(engine: clipper.Engine) -> None:
@@ -154,35 +159,62 @@ def test_the_answer_stands_when_the_deadline_comes_first(engine: clipper.Engine)
         go_on.set()
 
 
-def test_nothing_is_handed_on_when_no_time_is_left(engine: clipper.Engine) -> None:
-    busy = threading.Event()
-    go_on = threading.Event()
+class Slow:
+    """A model that takes too long for what is asked here, and waits where it is told to."""
 
-    def slow(x: Floats) -> Floats:
+    def __init__(self) -> None:
+        self.calls = 0
+        self.busy = threading.Event()
+        self.go_on = threading.Event()
+
+    def __call__(self, x: Floats) -> Floats:
+        self.calls += 1
         if x[0, 0] == 0.5:
-            busy.set()
-            go_on.wait(LONG)
+            self.busy.set()
+            self.go_on.wait(LONG)
         else:
             time.sleep(0.15)
         return sure_of(x)
 
+
+def warm(model: clipper.Model) -> None:
+    """Ask until its controller trusts what it has seen."""
+    for _ in range(100):
+        if model.describe()["versions"]["1"]["replicas"][0]["warm"]:
+            break
+        model.predict(row(0.7))
+    assert model.batch_bound(1) >= 0.15
+
+
+def test_nothing_is_handed_on_when_no_time_is_left(engine: clipper.Engine) -> None:
+    slow = Slow()
     application = two(engine, slow, caller_runs=False)
     large = engine.model("large")
-    for _ in range(100):  # until its controller trusts what it has seen
-        if large.describe()["versions"]["1"]["replicas"][0]["warm"]:
-            break
-        large.predict(row(0.7))
-    assert large.batch_bound(1) >= 0.15
+    warm(large)
     waiting = application.submit(row(0.5))  # occupies it: an idle replica may be tried
-    assert busy.wait(LONG)
+    assert slow.busy.wait(LONG)
     try:
         prediction = application.predict(row(0.6), deadline=0.12)
         assert prediction.confidence == pytest.approx(0.6)
         assert (prediction.models, prediction.missing) == ({"small": 1}, {})
         assert large.describe()["versions"]["1"]["refused_rows"] == 1
     finally:
-        go_on.set()
+        slow.go_on.set()
     assert len(waiting.result(LONG).models) == 2
+
+
+def test_an_idle_model_that_cannot_make_it_is_tried_now_and_then_only(
+    engine: clipper.Engine,
+) -> None:
+    slow = Slow()
+    application = two(engine, slow, caller_runs=False)
+    warm(engine.model("large"))
+    before = slow.calls
+    predictions = [application.predict(row(0.6), deadline=0.12) for _ in range(20)]
+    tried = slow.calls - before
+    assert all(each.confidence == pytest.approx(0.6) for each in predictions)
+    assert tried < 10
+    assert [each.missing for each in predictions].count({}) >= 20 - tried
 
 
 def test_an_answer_below_the_least_confidence_is_the_default(engine: clipper.Engine) -> None:

@@ -37,6 +37,7 @@ def deploy_numbers(engine: clipper.Engine, **functions: Any) -> None:
         (lambda: Pipeline({"a": INPUT, "b": "aa"}), "takes from 'aa'.*no such stage"),
         (lambda: Pipeline({"a": INPUT}, answer="b"), "answer names 'b'"),
         (lambda: Pipeline({"a": INPUT}, answer=[]), "answer is empty"),
+        (lambda: Pipeline({"a": INPUT, "b": "a"}, answer="a"), "'b' leads to no answer"),
         (lambda: Pipeline({"a": {}}), "takes nothing"),
         (lambda: first("a"), "fewer than two"),
         (lambda: when("a", "~", 1), "give one of <"),

@@ -24,6 +24,13 @@
 
 namespace clipper {
 
+/// What became of the rows of one stage of a plan.
+struct StageCounts {
+  std::atomic<std::uint64_t> ran{0};
+  std::atomic<std::uint64_t> skipped{0};
+  std::atomic<std::uint64_t> failed{0};  // whatever the cause
+};
+
 class Application {
  public:
   Application(std::string its_name, std::vector<Model*> linked, std::unique_ptr<Policy> chooser,
@@ -40,6 +47,7 @@ class Application {
         min_confidence(least_confidence),
         priority(std::clamp(urgency, kLeastPriority, kMostPriority)),
         plan(std::move(way)),
+        stage_counts(plan ? std::make_unique<StageCounts[]>(plan->stages().size()) : nullptr),
         keeps_records(policy != nullptr &&
                       policy->state_words(static_cast<std::uint16_t>(models.size())) > 0) {}
 
@@ -51,6 +59,10 @@ class Application {
   const float min_confidence;                    // 0: every answer will do
   const Priority priority;                       // of its queries, unless they say otherwise
   const std::unique_ptr<const Plan> plan;        // nullptr: models are asked at once, not in stages
+  const std::unique_ptr<StageCounts[]> stage_counts;  // of each stage of the plan
+
+  /// REQUIRES: a plan, and a stage of it.
+  [[nodiscard]] StageCounts& counts_of(std::size_t stage) noexcept { return stage_counts[stage]; }
 
   // Set up before the first query.
   bool keeps_records;  // whether answered queries are kept until their feedback comes

@@ -41,8 +41,7 @@ Deployment& Engine::add_deployment(DeploymentOptions options) {
 Application& Engine::add_application(std::string name, std::vector<Model*> models,
                                      std::unique_ptr<Policy> policy, Nanos slo_ns,
                                      float min_confidence, Priority priority,
-                                     std::size_t context_bytes,
-                                     std::unique_ptr<const Plan> plan) {
+                                     std::size_t context_bytes, std::unique_ptr<const Plan> plan) {
   if (models.empty() || models.size() > kMaxAsks) {
     throw Error(ErrorCode::kInvalidArgument, "an application links 1 to " +
                                                  std::to_string(kMaxAsks) + " models, not " +

@@ -234,6 +234,7 @@ class Engine {
     float confidence = 0.0F;
   };
   static void settle_stages(Query& query) noexcept;
+  static void count_stage(Query& query, std::uint16_t stage) noexcept;
   [[nodiscard]] static StageAnswer answer_of_stages(Query& query, std::uint32_t row) noexcept;
   [[nodiscard]] static Nanos queued_before_stages(Query& query) noexcept;
   static void combine_stages(Query& query, Outcome& outcome);

@@ -61,8 +61,10 @@ void Engine::collect_answers(Query& query) noexcept {
   for (std::uint16_t i = 0; i < query.asks; ++i) {
     Ask& ask = query.ask(i);
     if (ask.seal() && ask.deployment() != nullptr) ask.deployment()->note_dead();
-    ask.settle(query.rows, end_cause);
+    if (query.plan == nullptr) ask.settle(query.rows, end_cause);
   }
+  if (query.plan != nullptr) [[unlikely]]
+    settle_stages(query);
 }
 
 void Engine::collect(Query& query, Nanos held_ns, Outcome& outcome) {

@@ -44,6 +44,9 @@ void Engine::start_plan(Query& query, const ColumnRows* columns, const Asking& a
 void Engine::answer_stage(Query& query, Ask& ask, const WaitingRows& entry, Cause cause,
                           const ColumnRows* outputs, std::uint32_t first, Nanos now_ns) noexcept {
   const Plan::Stage& stage = query.plan->stages()[entry.handle.ask];
+  // Its controller gave the row up: as if it had been refused on arrival, nothing has failed.
+  const bool was_given_up = cause == Cause::kOverload && outputs == nullptr;
+  if (was_given_up && query.plan->answers_stand() && !stage.is_root()) cause = kSkipped;
   if (outputs != nullptr && stage.keeps_output) {
     std::byte* rows = ask.outputs().data() + entry.offset * stage.layout.row_bytes();
     if (!stage.layout.write(rows, outputs, first, entry.run.rows)) cause = Cause::kOverload;
@@ -106,7 +109,23 @@ void Engine::settle_stages(Query& query) noexcept {
     }
     if (undecided > 0 && ask.deployment() != nullptr) ask.deployment()->leave(undecided);
     ask.settle(query.rows, was_cut_short ? ended : kSkipped);
+    count_stage(query, stage);
   }
+}
+
+void Engine::count_stage(Query& query, std::uint16_t stage) noexcept {
+  std::uint32_t ran = 0;
+  std::uint32_t skipped = 0;
+  for (std::uint32_t row = 0; row < query.rows; ++row) {
+    const Cause cause = query.ask(stage).cause(row);
+    ran += cause == Cause::kNone ? 1 : 0;
+    skipped += cause == kSkipped ? 1 : 0;
+  }
+  const std::uint32_t failed = query.rows - ran - skipped;
+  StageCounts& counts = query.application->counts_of(stage);
+  if (ran > 0) counts.ran.fetch_add(ran, std::memory_order_relaxed);
+  if (skipped > 0) counts.skipped.fetch_add(skipped, std::memory_order_relaxed);
+  if (failed > 0) counts.failed.fetch_add(failed, std::memory_order_relaxed);
 }
 
 /// The answer to one row, and of which stage it is: unchanged where there is none.
@@ -134,7 +153,6 @@ Engine::StageAnswer Engine::answer_of_stages(Query& query, std::uint32_t row) no
 }
 
 void Engine::combine_stages(Query& query, Outcome& outcome) {
-  settle_stages(query);
   outcome.queued_ns = queued_before_stages(query);
   StageAnswer answer = answer_of_stages(query, 0);
   outcome.cause = answer.cause;

@@ -122,7 +122,11 @@ class Application(ApplicationCore):
         return self._slo
 
     def describe(self) -> dict[str, Any]:
-        """Return the application's links and counters, as plain values."""
+        """Return the application's links and counters, as plain values.
+
+        Of a cascade or pipeline also, for each stage, of how many rows it ``ran``, was ``skipped``
+        and ``failed``: how often a cascade goes on, for one.
+        """
         return {
             "name": self.name,
             "models": list(self._model_names),

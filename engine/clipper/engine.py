@@ -325,7 +325,7 @@ class Engine:
                 raise AlreadyExistsError(
                     f"there is a model or application {name!r} already: choose another name"
                 )
-            plan = bind_stages(policy, linked)
+            plan = bind_stages(policy, linked, is_judged=loss is not None)
             bound = None
             if policy is not None and not isinstance(policy, Cascade | Pipeline):
                 bound = policy.order(list(models))

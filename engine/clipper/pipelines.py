@@ -220,13 +220,14 @@ class Pipeline:
         - :func:`when` a condition holds, ``.then`` one of those.
     answer : str or sequence of str, optional
         Whose output is the answer: that of the first of these stages that has run. If not given,
-        the stages that nothing else takes from or looks at. Their outputs must be alike.
+        the stages that nothing else takes from or looks at. Their outputs must be alike, and each
+        stage must lead to one of them.
 
     Raises
     ------
     ValueError
-        If a stage takes from one that is not there, or from itself by way of others. What must fit
-        the models is checked when the application is created.
+        If a stage takes from one that is not there, or from itself by way of others, or leads to
+        no answer. What must fit the models is checked when the application is created.
 
     Notes
     -----
@@ -262,6 +263,7 @@ class Pipeline:
                 raise ValueError(f"answer names {name!r}: {_say_stages(made)}")
         if names == ():
             raise ValueError("answer is empty: name a stage, or leave it out")
+        _check_all_lead_to(names, made)
         object.__setattr__(self, "stages", MappingProxyType(made))
         object.__setattr__(self, "answer", names)
         object.__setattr__(self, "_order", _in_order(made))
@@ -335,6 +337,24 @@ def _check_names(stages: Mapping[str, Taken | When]) -> None:
                 raise ValueError(
                     f"stage {name!r} takes from {predecessor!r}: {_say_stages(stages)}"
                 )
+
+
+def _check_all_lead_to(answer: Sequence[str] | None, stages: Mapping[str, Taken | When]) -> None:
+    if answer is None:  # the ends, to which everything leads
+        return
+    leading: list[str] = []
+    unseen = list(answer)
+    while unseen:
+        name = unseen.pop()
+        if name not in leading:
+            leading.append(name)
+            unseen += predecessors_of(stages[name])
+    for name in stages:
+        if name not in leading:
+            raise ValueError(
+                f"stage {name!r} leads to no answer, which is that of {list(answer)!r}: leave it "
+                "out, or name it there"
+            )
 
 
 def _say_stages(stages: Mapping[str, Any]) -> str:

@@ -44,6 +44,7 @@ class BoundCondition:
 class BoundStage:
     """A model's part, ready for the core."""
 
+    name: str
     model: int  # its place in the application's list
     input: RowSpec
     output: RowSpec
@@ -63,8 +64,12 @@ class BoundPlan:
     answers_stand: bool = False
 
 
-def bind_stages(policy: object, models: Sequence[Model]) -> BoundPlan | None:
+def bind_stages(
+    policy: object, models: Sequence[Model], *, is_judged: bool = False
+) -> BoundPlan | None:
     """Bind a cascade or a pipeline to the models; None for any other policy.
+
+    is_judged: whether feedback will judge the models' outputs.
 
     Raises
     ------
@@ -74,6 +79,11 @@ def bind_stages(policy: object, models: Sequence[Model]) -> BoundPlan | None:
     if isinstance(policy, Cascade):
         return _bind_cascade(policy, models)
     if isinstance(policy, Pipeline):
+        if is_judged:
+            raise ValueError(
+                "loss= was given for a pipeline, whose stages answer different questions and are "
+                "not judged: leave it out"
+            )
         return _bind_pipeline(policy, models)
     return None
 
@@ -117,7 +127,7 @@ def _bind_cascade(cascade: Cascade, models: Sequence[Model]) -> BoundPlan:
     reading = _confidence_of(cascade, first)
     inputs: list[list[Place]] = [[(None, column)] for column in range(len(first.input.columns))]
     stages = [
-        BoundStage(place, model.input, model.output, inputs, conditions)
+        BoundStage(model.name, place, model.input, model.output, inputs, conditions)
         for place, (model, conditions) in enumerate(
             zip(models, [[], *_unsure(thresholds, reading)], strict=True)
         )
@@ -279,7 +289,7 @@ class _Binder:
             conditions = [self._condition(name, test) for test in taken.tests]
             taken = Source(taken.tests[0].model) if taken.taken is None else taken.taken
         inputs = self._inputs(name, taken, model.input)
-        return BoundStage(place, model.input, model.output, inputs, conditions)
+        return BoundStage(model.name, place, model.input, model.output, inputs, conditions)
 
     def _inputs(self, name: str, taken: Taken, takes: RowSpec) -> list[list[Place]]:
         if isinstance(taken, Mapping):

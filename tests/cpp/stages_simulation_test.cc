@@ -188,6 +188,19 @@ TEST(a_cascade_whose_large_model_is_overloaded_still_answers_everybody_in_time) 
   CHECK(counts.refused > 0);
 }
 
+TEST(a_cascade_whose_large_model_never_makes_it_hardly_asks_it) {
+  const CascadeCounts counts =
+      run_cascade(noisy(linear_model(kMillisecond, 50 * kMicrosecond)),
+                  noisy(linear_model(100 * kMillisecond, kMillisecond)), 200, 50, 60);
+  std::printf("twice the objective: goodput %.4f, %llu of %llu hard rows tried\n", counts.goodput(),
+              static_cast<unsigned long long>(counts.large_rows),
+              static_cast<unsigned long long>(counts.hard));
+  if (!kIsLongEnoughForStatistics) return;
+  CHECK(counts.goodput() > 0.999);
+  CHECK_EQ(counts.by_large, 0u);
+  CHECK(counts.large_rows < counts.hard / 10);
+}
+
 TEST(callers_that_give_up_and_models_that_fail_leave_nothing_behind) {
   SimulatedModel small = noisy(linear_model(kMillisecond, 50 * kMicrosecond));
   SimulatedModel large = noisy(linear_model(8 * kMillisecond, kMillisecond));

@@ -18,6 +18,7 @@ cdef class ApplicationCore:
     cdef native.Nanos slo_ns
     cdef bint may_lead
     cdef Judge judge                     # of outputs, by feedback
+    cdef list stage_names                # in the order of the plan; empty: there is none
 
     cdef int ask(self, native.Asking* asking, object context, object deadline,
                  object priority, bint bypass_cache) except -1

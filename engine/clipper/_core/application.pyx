@@ -88,6 +88,7 @@ cdef class ApplicationCore:
         self.default = default
         self._defaults = output.defaults_of(default if has_default else None)
         self.slo_ns = native.kNever if slo is None else nanoseconds(slo, "slo")
+        self.stage_names = [] if plan is None else [stage.name for stage in plan.stages]
         self.may_lead = len(models) == 1 or plan is not None or policy.asks_one
         cdef string native_name = name.encode()
         self.handle = &core.engine.get().add_application(
@@ -342,7 +343,12 @@ cdef class ApplicationCore:
         causes = {cause.name.lower(): self.handle.rows_by_cause[<int>cause.value].load()
                   for cause in Cause}
         answered = self.handle.rows_by_cause[0].load()
+        stages = {name: {"ran": self.handle.counts_of(i).ran.load(),
+                         "skipped": self.handle.counts_of(i).skipped.load(),
+                         "failed": self.handle.counts_of(i).failed.load()}
+                  for i, name in enumerate(self.stage_names)}
         return {
+            **({"stages": stages} if stages else {}),
             "rows": answered + sum(causes.values()),
             "answered": answered,
             "in_time": self.handle.rows_in_time.load(),

@@ -468,8 +468,13 @@ cdef extern from "serving/feedback_tally.h" namespace "clipper" nogil:
 
 
 cdef extern from "serving/application.h" namespace "clipper" nogil:
+    cdef cppclass StageCounts:
+        AtomicCount ran
+        AtomicCount skipped
+        AtomicCount failed
     cdef cppclass Application:
         const unique_ptr[ContextTable] contexts
+        StageCounts& counts_of(size_t stage) noexcept
         Nanos slo_ns
         Priority priority
         cbool keeps_records

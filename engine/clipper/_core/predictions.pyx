@@ -57,7 +57,8 @@ cdef class Prediction:
     output : ndarray, scalar, bytes or str; for several tensors a dict of those
         One row of the model's output, or the application's default.
     confidence : float
-        Weighted share of agreement among the models asked, in [0, 1]; 0 for a default.
+        Weighted share of agreement among the models asked, in [0, 1]; of a cascade what the model
+        that answered says; 0 for a default.
     is_default : bool
         Whether the models did not answer.
     why : Cause or None
@@ -115,12 +116,12 @@ cdef class Prediction:
 
     @property
     def models(self):
-        """The models whose answers went into the output: name → version."""
+        """The models whose answers went into the output, or the stages that ran: name → version."""
         return {asked.name: asked.version for asked, why in self._all_asked() if why is None}
 
     @property
     def missing(self):
-        """The models that were asked and did not answer: name → cause."""
+        """The models that were asked and did not answer: name → cause. Skipped stages were not."""
         return {asked.name: why for asked, why in self._all_asked() if why is not None}
 
     def _all_asked(self):
