@@ -240,6 +240,16 @@ def test_the_confidence_may_be_an_output_of_its_own(engine: clipper.Engine) -> N
     assert prediction.confidence == pytest.approx(0.3)
 
 
+def test_feedback_judges_the_models_that_ran(engine: clipper.Engine) -> None:
+    application = two(engine, loss=lambda output, label: float(output.argmax() != label))
+    sure, unsure = application.predict(row(0.95)), application.predict(row(0.6))
+    for prediction in (sure, unsure):
+        assert application.feedback(prediction, label=0).name == "APPLIED"
+    feedback = application.describe()["feedback"]
+    assert feedback["judged"] == {"small": 2, "large": 1}
+    assert feedback["mean_loss"] == {"small": 0.0, "large": 1.0}
+
+
 def test_a_cascade_of_digits_is_as_good_as_the_large_model_and_asks_it_less(
     engine: clipper.Engine,
 ) -> None:

@@ -95,6 +95,15 @@ def test_answers_that_differ_are_refused(engine: clipper.Engine) -> None:
         )  # fmt: skip
 
 
+def test_a_loss_is_refused_as_stages_answer_different_questions(engine: clipper.Engine) -> None:
+    deploy_numbers(engine, one=lambda x: x, two=lambda x: x)
+    policy = Pipeline({"one": INPUT, "two": "one"})
+    with pytest.raises(ValueError, match="loss= was given for a pipeline"):
+        engine.create_application(
+            "app", models=["one", "two"], policy=policy, slo=LONG, loss="absolute"
+        )
+
+
 def test_an_objective_below_what_all_stages_take_together_is_refused(
     engine: clipper.Engine,
 ) -> None:

@@ -85,6 +85,7 @@ class StagesBench {
     spec.answers = std::move(answers);
     spec.answers_stand = answers_stand;
     application = &engine.add_application("app", models, nullptr, kNever, 0.0F, 0,
+                                          ContextOptions::kDefaultBytes,
                                           std::make_unique<const Plan>(std::move(spec)));
   }
 

@@ -62,7 +62,8 @@ Counts run_chain(std::vector<SimulatedModel> made, double rate, double length_s)
   plan.answers = {static_cast<std::uint16_t>(made.size() - 1)};
   const auto stages = static_cast<std::int64_t>(made.size());
   Application& application = simulator.engine().add_application(
-      "a", models, nullptr, kSlo, 0.0F, 0, std::make_unique<const Plan>(std::move(plan)));
+      "a", models, nullptr, kSlo, 0.0F, 0, ContextOptions::kDefaultBytes,
+      std::make_unique<const Plan>(std::move(plan)));
   simulator.answer_row = [](const Deployment&, std::int64_t row) { return row + 1; };
   simulator.is_answer_to = [stages](std::int64_t row, std::int64_t out) {
     return out == row + stages;
@@ -128,7 +129,8 @@ CascadeCounts run_cascade(SimulatedModel small_made, SimulatedModel large_made, 
   plan.answers = {1, 0};
   plan.answers_stand = true;
   Application& application = simulator.engine().add_application(
-      "a", {&small, &large}, nullptr, kSlo, 0.0F, 0, std::make_unique<const Plan>(std::move(plan)));
+      "a", {&small, &large}, nullptr, kSlo, 0.0F, 0, ContextOptions::kDefaultBytes,
+      std::make_unique<const Plan>(std::move(plan)));
   CascadeCounts counts;
   Deployment* first = small.current();
   simulator.answer_row = [&, hard_in_100](const Deployment& deployment, std::int64_t row) {

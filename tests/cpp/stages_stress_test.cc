@@ -105,6 +105,7 @@ struct Stress {
     std::vector<Model*> linked(models.begin(),
                                models.begin() + static_cast<std::ptrdiff_t>(plan.stages.size()));
     return engine.add_application("app", linked, nullptr, kNever, 0.0F, 0,
+                                  ContextOptions::kDefaultBytes,
                                   std::make_unique<const Plan>(std::move(plan)));
   }
 
