@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from .tensor import is_named
+
 #: Equal-to is "in" with one label.
 TESTS = ("<", "<=", ">", ">=", "==", "!=", "in", "not in")
 
@@ -316,7 +318,7 @@ def _source(given: Any) -> Source:
 def _checked(name: Any, taken: Any) -> Taken | When:
     if not isinstance(name, str) or not name:
         raise TypeError(f"a stage is called {name!r}: give the name of a model")
-    if isinstance(taken, Mapping):
+    if is_named(taken):
         if not taken:
             raise ValueError(f"stage {name!r} takes nothing: name a source for each of its inputs")
         for part in taken.values():
@@ -392,6 +394,6 @@ def _is_finite(label: Label) -> bool:
 def _short(taken: Any) -> str:
     if isinstance(taken, Source) and taken.model is not None and taken.tensor is None:
         return repr(taken.model)
-    if isinstance(taken, Mapping):
+    if is_named(taken):
         return "{" + ", ".join(f"{name!r}: {_short(part)}" for name, part in taken.items()) + "}"
     return repr(taken)

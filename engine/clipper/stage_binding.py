@@ -1,7 +1,7 @@
 """Cascades and pipelines, bound to an application's models: who takes which tensor from whom."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,7 @@ class BoundStage:
     input: RowSpec
     output: RowSpec
     inputs: list[list[Place]]  # of each input column
-    conditions: list[BoundCondition] = field(default_factory=list)
+    conditions: list[BoundCondition]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,22 +93,23 @@ def least_time(policy: object, models: Sequence[Model]) -> tuple[float, list[str
 
     For a single row, as far as it was measured while the models were warmed up.
     """
+    # Of those that no condition keeps from running.
+    chains: dict[str, tuple[float, list[str]]] = {}
+    nothing: tuple[float, list[str]] = (0.0, [])
     if not isinstance(policy, Pipeline):
-        return 0.0, []
+        return nothing
     seconds = {
         model.name: model._current.single_row_seconds or 0.0
         for model in models
         if model._current is not None
     }
-    # Of those that no condition keeps from running.
-    chains: dict[str, tuple[float, list[str]]] = {}
     for name in policy.order:
         before = policy.predecessors(name)
         if isinstance(policy.stages[name], When) or not all(each in chains for each in before):
             continue
-        took, chain = max((chains[each] for each in before), default=(0.0, []))
+        took, chain = max((chains[each] for each in before), default=nothing)
         chains[name] = (took + seconds.get(name, 0.0), [*chain, name])
-    return max(chains.values(), default=(0.0, []))
+    return max(chains.values(), default=nothing)
 
 
 # ---- cascades -----------------------------------------------------------------------------------
