@@ -25,6 +25,8 @@ namespace clipper {
 
 class Ballot {
  public:
+  /// A vote.
+  Ballot() = default;
   /// takes_mean: of the rows that `spec` describes. Throws kInvalidArgument unless all its tensors
   /// are of fixed shape and float32 or float64.
   Ballot(const RowSpec& spec, bool takes_mean);

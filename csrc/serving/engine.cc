@@ -131,7 +131,8 @@ void Engine::prepare_asks(Query& query, const Asking& asking) {
   const auto models = static_cast<std::uint16_t>(application.models.size());
   query.asks = 1;
   if (application.policy) {
-    query.context = asking.has_context ? application.contexts->pin(asking.context)
+    query.context = asking.has_context && application.policy->learns_by_context()
+                        ? application.contexts->pin(asking.context)
                                        : ContextPin(application.contexts->own());
   }
   if (query.plan != nullptr) {

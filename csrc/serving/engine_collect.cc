@@ -97,7 +97,7 @@ void Engine::watch(Query& query) noexcept {
   for (std::uint16_t i = 0; i < query.asks; ++i) {
     Ask& ask = query.ask(i);
     const Cause cause = ask.cause(0);
-    services[i] = {ask.model_index(), cause, cause == Cause::kNone};
+    services[i] = {ask.model_index(), cause, cause == Cause::kNone, ask.propensity()};
   }
   query.application->policy->watch(std::span(services).first(query.asks), query.context.state());
 }
@@ -154,7 +154,8 @@ Cause Engine::combine_row(Query& query, std::uint32_t row, const OutputLayout& l
   const Combined combined = application.policy->combine(std::span(answers).first(query.asks),
                                                         query.context.state(), layout, output);
   confidence = combined.confidence;
-  if (!combined.answered) return why;
+  // All answered and no answer could be made of it: numbers that are not finite have no mean.
+  if (!combined.answered) return why == Cause::kNone ? Cause::kModelError : why;
   if (combined.winner != Combined::kWritten &&
       !layout.copy(answers[combined.winner].output, output)) {
     return Cause::kOverload;

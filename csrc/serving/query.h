@@ -126,7 +126,7 @@ class Ask {
 };
 
 inline constexpr std::uint32_t kMaxQueryRows = (1u << 24) - 1;
-inline constexpr std::uint16_t kMaxAsks = 32;
+inline constexpr std::uint16_t kMaxAsks = kMaxModels;
 
 class alignas(64) Query : public Letter {
  public:
