@@ -37,7 +37,17 @@ from .feedback import FeedbackStatus, Loss
 from .model import Model
 from .model_protocol import ModelAdapter, Runner
 from .pipelines import INPUT, Pipeline, Source, first, when
-from .policies import MajorityVote, WeightedSplit
+from .policies import (
+    Canary,
+    EpsilonGreedy,
+    Exp3,
+    Exp4,
+    MajorityVote,
+    Thompson,
+    Ucb1,
+    WeightedEnsemble,
+    WeightedSplit,
+)
 from .ragged import Ragged
 from .tensor import Tensor
 
@@ -51,6 +61,7 @@ __all__ = [
     "Application",
     "ApplicationNotFoundError",
     "Cache",
+    "Canary",
     "Cascade",
     "Cause",
     "ClipperError",
@@ -59,6 +70,9 @@ __all__ = [
     "DeployError",
     "Engine",
     "EngineClosedError",
+    "EpsilonGreedy",
+    "Exp3",
+    "Exp4",
     "FeedbackStatus",
     "Fixed",
     "ForkedEngineError",
@@ -84,6 +98,9 @@ __all__ = [
     "Runner",
     "Source",
     "Tensor",
+    "Thompson",
+    "Ucb1",
+    "WeightedEnsemble",
     "WeightedSplit",
     "first",
     "when",

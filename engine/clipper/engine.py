@@ -283,7 +283,8 @@ class Engine:
             one another instead.
         slo : float or None
             Seconds within which each query shall be answered; None: best effort.
-        policy : WeightedSplit, MajorityVote, Cascade or Pipeline, optional
+        policy : Policy, Cascade or Pipeline, optional
+            A policy of ``clipper.policies``, such as ``Exp3()`` or ``MajorityVote()``, or stages.
             Which models are asked, and what their answers make. Needed for several models.
         default : optional
             The output when no answer can be made in time, anything, even None. Without one

@@ -1,6 +1,6 @@
 """What an application may link: models that fit together and can keep its objective."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from .cascade import Cascade
 from .model import Deployment, Model
@@ -39,6 +39,8 @@ def check_links(
         )
     if min_confidence is not None and not 0.0 <= min_confidence <= 1.0:
         raise ValueError(f"min_confidence is {min_confidence!r}: give a number from 0 to 1")
+    if getattr(policy, "takes_mean", False):
+        _check_mean(name, models[0])
     for model in models:
         if not isinstance(policy, Pipeline):  # whose models take each other's outputs
             _check_fits(model, models[0])
@@ -70,3 +72,13 @@ def _check_fits(model: Model, first: Model) -> None:
             f"{first.input.tensors!r} → {first.output.tensors!r} against "
             f"{model.input.tensors!r} → {model.output.tensors!r}"
         )
+
+
+def _check_mean(name: str, model: Model) -> None:
+    tensors = model.output.tensors
+    for tensor in tensors.values() if isinstance(tensors, Mapping) else (tensors,):
+        if str(tensor.dtype) not in {"float32", "float64"} or None in tensor.shape:
+            raise ValueError(
+                f"application {name!r} takes a mean, but its models give {tensor!r}: a mean can "
+                "be taken of float32 or float64 of a fixed shape; otherwise leave takes_mean out"
+            )

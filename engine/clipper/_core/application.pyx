@@ -52,9 +52,10 @@ cdef class ModelCore:
         return before
 
 
-cdef unique_ptr[native.Policy] make_policy(object policy) except *:
+cdef unique_ptr[native.Policy] make_policy(object policy, RowSpec output) except *:
     cdef unique_ptr[native.Policy] made
     cdef vector[double] weights
+    cdef native.CanaryOptions canary
     if policy is None:
         return move(made)
     kind, value = policy.to_core()
@@ -63,6 +64,30 @@ cdef unique_ptr[native.Policy] make_policy(object policy) except *:
         made.reset(new native.WeightedSplit(weights))
     elif kind == "majority_vote":
         made.reset(new native.MajorityVote())
+    elif kind == "weighted_ensemble":
+        weights = value["weights"]
+        made.reset(new native.WeightedEnsemble(
+            weights, native.Ballot(output.to_native(), value["takes_mean"])))
+    elif kind == "epsilon_greedy":
+        made.reset(new native.EpsilonGreedy(
+            value["epsilon"], value["memory"], value["failure_loss"]))
+    elif kind == "ucb1":
+        made.reset(new native.Ucb1(value["memory"], value["failure_loss"]))
+    elif kind == "thompson":
+        made.reset(new native.Thompson(value["memory"], value["failure_loss"]))
+    elif kind == "exp3":
+        made.reset(new native.Exp3(
+            value["eta"], value["gamma"], value["floor"], value["failure_loss"]))
+    elif kind == "exp4":
+        made.reset(new native.Exp4(
+            value["eta"], value["floor"], native.Ballot(output.to_native(), value["takes_mean"]),
+            value["failure_loss"]))
+    elif kind == "canary":
+        canary.model = value["model"]
+        canary.share = value["share"]
+        canary.min_count = value["min_count"]
+        canary.z = value["z"]
+        made.reset(new native.Canary(canary))
     else:
         raise ValueError(f"unknown policy {kind!r}")
     return move(made)
@@ -75,7 +100,7 @@ cdef class ApplicationCore:
                  policy, slo, has_default, default, min_confidence, priority=0,
                  size_t context_bytes=native.kDefaultContextBytes, plan=None):
         cdef vector[native.Model*] linked
-        cdef unique_ptr[native.Policy] chooser = make_policy(policy)
+        cdef unique_ptr[native.Policy] chooser = make_policy(policy, output)
         cdef unique_ptr[const native.Plan] stages = make_plan(plan)
         for model in models:
             linked.push_back((<ModelCore?>model).handle)

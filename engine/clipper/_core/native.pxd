@@ -325,6 +325,52 @@ cdef extern from "selection/plan.h" namespace "clipper" nogil:
         Plan(PlanSpec spec) except +
 
 
+cdef extern from "selection/ballot.h" namespace "clipper" nogil:
+    cdef cppclass Ballot:
+        Ballot()
+        Ballot(const RowSpec& spec, cbool takes_mean) except +
+
+
+cdef extern from "selection/weighted_ensemble.h" namespace "clipper" nogil:
+    cdef cppclass WeightedEnsemble(Policy):
+        WeightedEnsemble(const vector[double]& weights, Ballot ballot) except +
+
+
+cdef extern from "selection/epsilon_greedy.h" namespace "clipper" nogil:
+    cdef cppclass EpsilonGreedy(Policy):
+        EpsilonGreedy(double epsilon, double memory, float failure_loss) except +
+
+
+cdef extern from "selection/ucb1.h" namespace "clipper" nogil:
+    cdef cppclass Ucb1(Policy):
+        Ucb1(double memory, float failure_loss) except +
+
+
+cdef extern from "selection/thompson.h" namespace "clipper" nogil:
+    cdef cppclass Thompson(Policy):
+        Thompson(double memory, float failure_loss) except +
+
+
+cdef extern from "selection/exp3.h" namespace "clipper" nogil:
+    cdef cppclass Exp3(Policy):
+        Exp3(double eta, double gamma, double floor, float failure_loss) except +
+
+
+cdef extern from "selection/exp4.h" namespace "clipper" nogil:
+    cdef cppclass Exp4(Policy):
+        Exp4(double eta, double floor, Ballot ballot, float failure_loss) except +
+
+
+cdef extern from "selection/canary.h" namespace "clipper" nogil:
+    cdef cppclass CanaryOptions:
+        uint16_t model
+        double share
+        double min_count
+        double z
+    cdef cppclass Canary(Policy):
+        Canary(const CanaryOptions& options) except +
+
+
 cdef extern from "serving/query.h" namespace "clipper" nogil:
     const Cause kSkipped
     cdef cppclass OutputRows:

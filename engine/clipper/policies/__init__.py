@@ -1,0 +1,38 @@
+"""Selection policies: which of an application's models are asked, and what their answers make."""
+
+from .bound import BoundPolicy
+from .canary import Canary
+from .epsilon_greedy import EpsilonGreedy
+from .exp3 import Exp3
+from .exp4 import Exp4
+from .majority_vote import MajorityVote
+from .thompson import Thompson
+from .ucb1 import Ucb1
+from .weighted_ensemble import WeightedEnsemble
+from .weighted_split import WeightedSplit
+
+Policy = (
+    Canary
+    | EpsilonGreedy
+    | Exp3
+    | Exp4
+    | MajorityVote
+    | Thompson
+    | Ucb1
+    | WeightedEnsemble
+    | WeightedSplit
+)
+
+__all__ = [
+    "BoundPolicy",
+    "Canary",
+    "EpsilonGreedy",
+    "Exp3",
+    "Exp4",
+    "MajorityVote",
+    "Policy",
+    "Thompson",
+    "Ucb1",
+    "WeightedEnsemble",
+    "WeightedSplit",
+]
