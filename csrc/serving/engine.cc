@@ -133,7 +133,7 @@ void Engine::prepare_asks(Query& query, const Asking& asking) {
   if (application.policy) {
     query.context = asking.has_context && application.policy->learns_by_context()
                         ? application.contexts->pin(asking.context)
-                                       : ContextPin(application.contexts->own());
+                        : ContextPin(application.contexts->own());
   }
   if (query.plan != nullptr) {
     prepare_stages(query);
