@@ -58,8 +58,8 @@ void LatencyModel::observe(std::uint32_t rows, Nanos latency_ns) noexcept {
     double ratio = latency * per_expected;
     raised = latency * margin_.factor() > bound * 1.01;
     late_history_ = (late_history_ << 1) & ((1U << kDriftWindow) - 1);
-    const double usual = usual_spread();
-    const bool preempted = latency > kSuspect * std::min(bound, expected * usual * usual);
+    const double usual = expected * usual_spread_ * usual_spread_;
+    const bool preempted = latency > kSuspect * std::min(bound, usual);
     if (latency > bound || preempted) {
       const double factor = note_late(ratio, preempted);
       ratio /= factor;  // what this run teaches is measured by what holds now
@@ -181,17 +181,32 @@ LatencyModel::Uppers LatencyModel::uppers() const noexcept {
 }
 
 /// What nine of ten runs keep to, over the expectation. While little was seen nothing is unusual.
-double LatencyModel::usual_spread() const noexcept {
-  if (spread_.count() < kTellingSpread) return std::numeric_limits<double>::infinity();
-  return std::max(1.0, static_cast<double>(spread_.quantile(kLikely)));
+void LatencyModel::learn_usual_spread() noexcept {
+  usual_spread_ = spread_.count() < kTellingSpread
+                      ? std::numeric_limits<double>::infinity()
+                      : std::max(1.0, static_cast<double>(spread_.quantile(kLikely)));
 }
 
 /// Where runs hardly scatter the bound costs next to nothing, and keeping to it makes lateness
-/// rare.
-double LatencyModel::likely_spread() const noexcept {
-  if (spread_.count() < kTellingSpread) return 0;
-  const double usual = usual_spread();
-  return static_cast<double>(spread_.upper()) * margin_.factor() > kScattered * usual ? usual : 0;
+/// rare: then it stands for the likely time, too.
+void LatencyModel::publish_likely() noexcept {
+  learn_usual_spread();
+  const double upper = static_cast<double>(spread_.upper()) * margin_.factor();
+  const bool is_scattered = upper > kScattered * usual_spread_;
+  if (is_scattered) {
+    Nanos highest = 0;
+    for (Entry& entry : table_) {
+      const auto likely = [&](const Cell& mean, const Cell& bound) {
+        const auto mean_ns = static_cast<double>(mean.load(std::memory_order_relaxed));
+        const Nanos within = to_nanos(mean_ns * usual_spread_);
+        return std::max(std::min(within, bound.load(std::memory_order_relaxed)), highest);
+      };
+      entry.likely_low.store(likely(entry.mean_low, entry.bound_low), std::memory_order_relaxed);
+      highest = likely(entry.mean_high, entry.bound_high);
+      entry.likely_high.store(highest, std::memory_order_relaxed);
+    }
+  }
+  is_scattered_.store(is_scattered, std::memory_order_relaxed);
 }
 
 void LatencyModel::publish() noexcept {
@@ -200,7 +215,6 @@ void LatencyModel::publish() noexcept {
   const double margin = margin_.factor();
   shown_margin_.store(margin, std::memory_order_relaxed);
   knows_slope_.store(fit_.slope_known(), std::memory_order_relaxed);
-  likely_spread_.store(likely_spread(), std::memory_order_relaxed);
   const std::uint64_t runs = runs_.load(std::memory_order_relaxed);
   const Uppers upper = uppers();
   double highest = 0;
@@ -226,6 +240,7 @@ void LatencyModel::publish() noexcept {
     entry.bound_high.store(to_nanos(highest), std::memory_order_relaxed);
   }
   cheapest_rows_.store(cheapest, std::memory_order_relaxed);
+  publish_likely();
 }
 
 /// A run above the quantile counts at once: it lifts its own bucket and those above that lie lower.
@@ -243,11 +258,12 @@ void LatencyModel::raise_bounds(std::size_t index) noexcept {
   }
 }
 
-std::uint32_t LatencyModel::rows_within(Nanos limit_ns) const noexcept {
+std::uint32_t LatencyModel::rows_within(Nanos limit_ns, Cell Entry::*low_edge,
+                                        Cell Entry::*high_edge) const noexcept {
   std::size_t below = 0;  // buckets whose upper edge fits
   for (std::size_t end = row_buckets::kCount; below < end;) {
     const std::size_t middle = (below + end) / 2;
-    const Nanos bound = table_[middle].bound_high.load(std::memory_order_relaxed);
+    const Nanos bound = (table_[middle].*high_edge).load(std::memory_order_relaxed);
     if (bound == 0) return 0;
     if (bound <= limit_ns) {
       below = middle + 1;
@@ -257,23 +273,11 @@ std::uint32_t LatencyModel::rows_within(Nanos limit_ns) const noexcept {
   }
   if (below == row_buckets::kCount) return row_buckets::kLargestRows;
   const RowBucket place = row_buckets::at(below);
-  const Nanos low = table_[below].bound_low.load(std::memory_order_relaxed);
-  const Nanos high = table_[below].bound_high.load(std::memory_order_relaxed);
+  const Nanos low = (table_[below].*low_edge).load(std::memory_order_relaxed);
+  const Nanos high = (table_[below].*high_edge).load(std::memory_order_relaxed);
   if (place.width_log2 == 0 || limit_ns < low || high <= low) return place.low;
   const Nanos beyond = ((limit_ns - low) << place.width_log2) / (high - low);
   return place.low + static_cast<std::uint32_t>(beyond);
-}
-
-std::uint32_t LatencyModel::rows_likely_within(Nanos limit_ns) const noexcept {
-  std::uint32_t fits = rows_within(limit_ns);
-  if (likely_spread_.load(std::memory_order_relaxed) == 0) return fits;
-  std::uint32_t beyond = std::max(fits, 1U);
-  while (beyond <= row_buckets::kLargestRows && likely_ns(beyond) <= limit_ns) beyond *= 2;
-  while (beyond - fits > 1) {
-    const std::uint32_t middle = fits + (beyond - fits) / 2;
-    (likely_ns(middle) <= limit_ns ? fits : beyond) = middle;
-  }
-  return fits;
 }
 
 std::uint32_t LatencyModel::economical_rows(std::uint32_t rows) const noexcept {

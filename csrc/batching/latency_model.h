@@ -20,6 +20,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 
 #include "base/clock.h"
@@ -48,10 +49,8 @@ class LatencyModel {
   /// The bound, or what nine of ten runs keep to where that lies far below it. 0 before the first
   /// run.
   [[nodiscard]] Nanos likely_ns(std::uint32_t rows) const noexcept {
-    const double spread = likely_spread_.load(std::memory_order_relaxed);
-    const Nanos bound = bound_ns(rows);
-    if (spread == 0) return bound;
-    return std::min(bound, static_cast<Nanos>(static_cast<double>(expected_ns(rows)) * spread));
+    if (!is_scattered_.load(std::memory_order_relaxed)) return bound_ns(rows);
+    return interpolate(rows, &Entry::likely_low, &Entry::likely_high);
   }
 
   /// Expectation; 0 before the first run.
@@ -60,10 +59,15 @@ class LatencyModel {
   }
 
   /// The most rows whose bound is at most `limit_ns`; 0 if there are none or nothing is known.
-  [[nodiscard]] std::uint32_t rows_within(Nanos limit_ns) const noexcept;
+  [[nodiscard]] std::uint32_t rows_within(Nanos limit_ns) const noexcept {
+    return rows_within(limit_ns, &Entry::bound_low, &Entry::bound_high);
+  }
 
   /// The same for likely_ns().
-  [[nodiscard]] std::uint32_t rows_likely_within(Nanos limit_ns) const noexcept;
+  [[nodiscard]] std::uint32_t rows_likely_within(Nanos limit_ns) const noexcept {
+    if (!is_scattered_.load(std::memory_order_relaxed)) return rows_within(limit_ns);
+    return rows_within(limit_ns, &Entry::likely_low, &Entry::likely_high);
+  }
 
   /// The most rows it is prudent to run when `slack_ns` are left: four times the largest seen (1
   /// at the start), beyond that only where twice the extrapolated bound would fit.
@@ -101,7 +105,7 @@ class LatencyModel {
       std::atomic<Nanos>;  // all accesses relaxed: values stand alone, nothing is published
 
   struct Entry {  // at the bucket's exclusive lower and inclusive upper edge
-    Cell bound_low{0}, bound_high{0}, mean_low{0}, mean_high{0};
+    Cell bound_low{0}, bound_high{0}, mean_low{0}, mean_high{0}, likely_low{0}, likely_high{0};
   };
 
   struct Bucket {
@@ -131,8 +135,10 @@ class LatencyModel {
   double note_early(const RowBucket& place, double ratio) noexcept;
   double start_over(double factor) noexcept;
   [[nodiscard]] Uppers uppers() const noexcept;
-  [[nodiscard]] double usual_spread() const noexcept;
-  [[nodiscard]] double likely_spread() const noexcept;
+  [[nodiscard]] std::uint32_t rows_within(Nanos limit_ns, Cell Entry::*low,
+                                          Cell Entry::*high) const noexcept;
+  void learn_usual_spread() noexcept;
+  void publish_likely() noexcept;
   void publish() noexcept;
   void raise_bounds(std::size_t index) noexcept;
 
@@ -142,13 +148,14 @@ class LatencyModel {
   std::atomic<std::uint32_t> largest_rows_{0};
   std::atomic<bool> knows_slope_{false};
   std::atomic<std::uint32_t> cheapest_rows_{0};  // the size at which a row costs least; 0: unknown
-  std::atomic<double> likely_spread_{0};         // over the expectation; 0: go by the bound
+  std::atomic<bool> is_scattered_{false};        // so that likely times lie far below the bounds
   std::atomic<double> shown_margin_{ConformalMargin::kStart};
 
   std::unique_ptr<std::array<Bucket, row_buckets::kCount>> buckets_;
   LineFit fit_;
   UpperWindow spread_;  // of latency / expectation, over all sizes
   ConformalMargin margin_;
+  double usual_spread_ = std::numeric_limits<double>::infinity();
   std::array<double, 3> late_ratios_{1, 1, 1};
   std::uint32_t late_count_ = 0;
   std::uint32_t late_history_ = 0;  // one bit a run, 1: over its bound
