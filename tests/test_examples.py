@@ -136,6 +136,16 @@ def gunicorn(port: int, *options: str, folder: Path | None = None) -> list[str |
     ]  # fmt: skip
 
 
+def prefork_fastapi(port: int) -> list[str | Path]:
+    pytest.importorskip("uvicorn_worker")
+    pytest.importorskip("gunicorn")
+    return [
+        "-m", "gunicorn", "--worker-class", "uvicorn_worker.UvicornWorker", "--workers", "1",
+        "--graceful-timeout", "5", "--log-level", "warning",
+        "--chdir", EXAMPLES / "fastapi_service", "--bind", f"127.0.0.1:{port}", "app:app",
+    ]  # fmt: skip
+
+
 # ---- clients -----------------------------------------------------------------------------------
 
 
@@ -185,7 +195,7 @@ def load(service: Service, questions: int) -> list[dict[str, Any]]:
 # ---- services ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("example", [fastapi, threaded])
+@pytest.mark.parametrize("example", [fastapi, prefork_fastapi, threaded])
 def test_a_service_answers_withdraws_and_keeps_nothing(example: Any) -> None:
     port = free_port()
     with serving(example(port), port) as service:

@@ -1,6 +1,7 @@
 """A FastAPI service with the engine inside.
 
     uvicorn --app-dir examples/fastapi_service app:app
+    gunicorn -k uvicorn_worker.UvicornWorker -w 4 --chdir examples/fastapi_service app:app
     curl -d '{"row": [1, 2, 3, 4]}' -H 'content-type: application/json' localhost:8000/predict
 
 The engine lives as long as the application: made in each process after it was forked (so any number
@@ -41,8 +42,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 app = FastAPI(lifespan=lifespan)
 
 
-def totals(request: Request) -> clipper.Application:
-    """Give handlers the application."""
+async def totals(request: Request) -> clipper.Application:
+    """Give handlers the application. Async, or FastAPI would ask a thread for it each time."""
     application: clipper.Application = request.app.state.totals
     return application
 
