@@ -10,6 +10,7 @@ namespace {
 
 constexpr Nanos kRememberedFor = 50;  // objectives that an objective counts after it was last seen
 constexpr Nanos kProbeEvery = 50 * kMillisecond;
+constexpr Nanos kProbesLast = 5 * kMillisecond;
 constexpr std::uint64_t kTrustedRuns = 3;            // the first run of a model is often no measure
 constexpr Nanos kBestEffortRun = 50 * kMillisecond;  // the longest batch of rows without a deadline
 constexpr Nanos kPausePart = 20;
@@ -111,8 +112,10 @@ Nanos DeadlineController::believed_slack_ns(Nanos slack_ns) const noexcept {
 }
 
 /// Not even the head alone makes it, if the bound is right. Whether it is right is asked only where
-/// the answer costs little: on a replica that is idle and has not run anything for long. A younger
-/// row that makes it teaches more than a run that is late by all that is known.
+/// the answer costs little: on a replica that is idle and has not run anything for long. Short runs
+/// are then tried several times in a row, for the first one after a rest finds nothing in the
+/// caches and may take many times as long as those that follow. A younger row that makes it teaches
+/// more than a run that is late by all that is known.
 Decision DeadlineController::decide_infeasible(const Situation& situation,
                                                Nanos start_ns) noexcept {
   if (start_ns >= situation.head_deadline_ns) return drop_head();
@@ -124,7 +127,12 @@ Decision DeadlineController::decide_infeasible(const Situation& situation,
     return decide_by_expectation(situation, time_between(start_ns, situation.head_deadline_ns));
   }
   const bool idle = situation.free_at_ns <= situation.now_ns;
-  if (!idle || time_between(last_run_ns_, situation.now_ns) < kProbeEvery) return drop_head();
+  if (time_between(last_run_ns_, situation.now_ns) >= kProbeEvery) {
+    probing_since_ns_ = situation.now_ns;
+  }
+  if (!idle || time_between(probing_since_ns_, situation.now_ns) >= kProbesLast) {
+    return drop_head();
+  }
   last_run_ns_ = situation.now_ns;
   return run_rows(1);
 }

@@ -69,6 +69,7 @@ class DeadlineController final : public Controller {
   const std::uint32_t max_batch_;
   const Nanos delay_ns_;
   Nanos last_run_ns_ = -kNever;  // end of the last run, or when a probe was sent
+  Nanos probing_since_ns_ = -kNever;
   std::uint32_t last_run_rows_ = 0;
   Nanos longest_slo_ns_ = 0;        // of the heads seen lately
   Nanos shortest_slo_ns_ = kNever;  // of the same

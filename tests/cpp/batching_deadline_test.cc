@@ -95,16 +95,23 @@ TEST(the_batch_in_flight_counts) {
   CHECK_EQ(controller.decide(situation).kind, Kind::kDrop);
 }
 
-TEST(a_hopeless_head_is_probed_at_most_every_50_ms) {
+TEST(a_hopeless_head_is_probed_for_some_milliseconds_every_50_ms) {
   DeadlineController controller;
   teach(controller);
   int probes = 0;
+  int spells = 0;
+  Nanos last = 0;
   for (Nanos now = 10 * kMillisecond; now < kSecond; now += kMillisecond) {
     const Decision decision = controller.decide(waiting(1, kMillisecond / 2, now));
     CHECK(decision.kind != Kind::kWait);
-    if (decision.kind == Kind::kRun) ++probes;
+    if (decision.kind != Kind::kRun) continue;
+    CHECK_EQ(decision.rows, 1u);
+    ++probes;
+    if (now - last > kMillisecond) ++spells;
+    last = now;
   }
-  CHECK(probes >= 15 && probes <= 20);
+  CHECK(spells >= 15 && spells <= 20);
+  CHECK(probes <= 6 * spells);
 }
 
 TEST(a_closed_model_is_opened_by_its_probes) {

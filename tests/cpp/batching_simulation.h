@@ -27,6 +27,8 @@ struct Latency {
   double preempt_factor = 20;
   double step_at_ms = -1;  ///< from here on `step_factor` times as long
   double step_factor = 1;
+  double cold_factor = 1;     ///< so many times as long where the last run ended
+  double cold_after_ms = 10;  ///< more than this ago
   double stall_every_ms = 0;  ///< 0: never. The machine is taken away so often in the mean,
   double stall_ms = 2;        ///< for so long in the mean (both exponential),
   double stall_again = 0.75;  ///< and with this probability hardly is it back
@@ -149,7 +151,7 @@ class Replica {
     ++outcome_.batches;
     outcome_.batch_rows.push_back(rows);
     clock_.set(end);
-    predicted_free_ns_ = end;
+    predicted_free_ns_ = last_end_ns_ = end;
     controller_.observe({rows, start, end, false});
   }
 
@@ -176,6 +178,8 @@ class Replica {
         static_cast<double>(clock_.now_ns()) >= latency_.step_at_ms * 1e6) {
       factor *= latency_.step_factor;
     }
+    const double rested_ms = static_cast<double>(clock_.now_ns() - last_end_ns_) * 1e-6;
+    if (rested_ms > latency_.cold_after_ms) factor *= latency_.cold_factor;
     if (latency_.preempt_one_in > 0 && random_() % latency_.preempt_one_in == 0) {
       factor *= latency_.preempt_factor;
     }
@@ -194,6 +198,7 @@ class Replica {
   std::size_t next_ = 0;
   std::uint64_t arrived_ = 0;
   Nanos predicted_free_ns_ = 0;
+  Nanos last_end_ns_ = 0;
   Nanos stall_at_ns_ = 0;  // the next one, or one that has begun
   Outcome outcome_;
 };

@@ -161,6 +161,21 @@ TEST(stalls_of_the_machine_are_not_taken_for_the_model) {
   }
 }
 
+// After a rest the first run finds cold caches. A model that is shut out and only probed now and
+// then would look slow for ever.
+TEST(a_model_that_is_slow_after_a_rest_is_not_shut_out) {
+  const Latency latency{.beta_ms = 0.07, .alpha_ms = 0.0145, .cold_factor = 9};
+  const Nanos slo = 620 * clipper::kMicrosecond;
+  DeadlineController controller;
+  for (int i = 0; i < 64; ++i) controller.observe({1, -latency.exact_ns(1) * 40, 0, false});
+  const Workload drawn = workload(Arrivals::kPoisson, 40'000, 0.8, latency, slo, 1);
+  const Outcome outcome = clipper::simulation::simulate(controller, latency, drawn);
+  const double share =
+      static_cast<double>(outcome.on_time) / static_cast<double>(drawn.arrivals_ns.size());
+  std::fprintf(stderr, "  %.3f in time\n", share);
+  CHECK(!kIsLongEnoughForStatistics || share >= 0.8);
+}
+
 // While something else takes the processor many runs last several times as long. When that is over,
 // what it left in the windows must not turn away rows that would make it.
 TEST(a_disturbed_spell_does_not_shut_a_model_out) {
