@@ -80,13 +80,18 @@ Query* Engine::submit(Application& application, const ColumnRows* columns, std::
     refusal = Refusal::kOutOfMemory;
     return nullptr;
   }
-  const std::uint16_t asks = query->plan == nullptr ? query->asks : 0;  // stages start otherwise
+  // Stages start otherwise, and whom nobody was chosen for asks nobody.
+  const bool asks_at_once = query->plan == nullptr && asking.unasked == Cause::kNone;
+  const std::uint16_t asks = asks_at_once ? query->asks : 0;
   query->open();
   if (!asking.attended) watch_deadline(*query);
   // Who comes late, as a load generator may, has less time left than its arrival says.
   const Nanos now_ns = asking.arrived_ns != 0 ? clock_.now_ns() : query->arrived_ns;
-  if (query->plan != nullptr) [[unlikely]]
+  if (asking.unasked != Cause::kNone) [[unlikely]] {
+    query->finish(asking.unasked, now_ns);
+  } else if (query->plan != nullptr) [[unlikely]] {
     start_plan(*query, columns, asking, now_ns);
+  }
   for (std::uint16_t i = 0; i < asks; ++i) {
     enqueue(*query, i, columns, now_ns, asking.bypass_cache);
   }
@@ -140,10 +145,13 @@ void Engine::prepare_asks(Query& query, const Asking& asking) {
     for (std::uint16_t i = 0; i < query.asks; ++i) {
       chosen[i].model = query.plan->stages()[i].model;
     }
+  } else if (!asking.chosen.empty()) {
+    query.asks = static_cast<std::uint16_t>(asking.chosen.size());
+    std::copy(asking.chosen.begin(), asking.chosen.end(), chosen.begin());
   } else if (asking.everyone) {
     query.asks = models;
     for (std::uint16_t i = 0; i < models; ++i) chosen[i].model = i;
-  } else if (application.policy) {
+  } else if (application.policy && asking.unasked == Cause::kNone) {
     const SelectionInput input{models, asking.context, asking.has_context, random_bits()};
     query.asks = static_cast<std::uint16_t>(
         application.policy->select(input, query.context.state(), std::span(chosen).first(models)));
@@ -151,7 +159,9 @@ void Engine::prepare_asks(Query& query, const Asking& asking) {
   query.asks_left.store(query.asks, std::memory_order_relaxed);
   query.make_room(query.asks);
   for (std::uint16_t i = 0; i < query.asks; ++i) {
-    Deployment* deployment = application.models[chosen[i].model]->enter(query.rows);
+    Deployment* deployment = asking.unasked == Cause::kNone
+                                 ? application.models[chosen[i].model]->enter(query.rows)
+                                 : nullptr;
     try {
       const bool is_kept = query.plan == nullptr || query.plan->stages()[i].keeps_output;
       query.ask(i).open(deployment,

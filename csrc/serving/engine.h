@@ -22,6 +22,7 @@
 #include <limits>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <vector>
 
 #include "base/clock.h"
@@ -49,9 +50,14 @@ struct Asking {
   bool has_context = false;
   /// Larger is more urgent; clamped to [kLeastPriority, kMostPriority].
   Priority priority = kApplicationsPriority;
-  bool will_lead = false;     ///< the caller will call lead(): no driver is woken for it now
-  bool may_lead = false;      ///< the caller will perhaps call lead(): a driver need not hurry
-  bool everyone = false;      ///< every model is asked, whatever the policy says
+  bool will_lead = false;  ///< the caller will call lead(): no driver is woken for it now
+  bool may_lead = false;   ///< the caller will perhaps call lead(): a driver need not hurry
+  bool everyone = false;   ///< every model is asked, whatever the policy says
+  /// Who is asked, each once, instead of whom the policy says; empty: the policy chooses. Read by
+  /// submit() only.
+  std::span<const Choice> chosen{};
+  /// kNone; else the choice went wrong: nobody is asked, and the query ends with this at once.
+  Cause unasked = Cause::kNone;
   bool bypass_cache = false;  ///< neither read nor filled for this query
   bool attended = false;      ///< a thread waits and sees to the deadline; else the reaper does
   /// Where it goes when it is done. The box is read by the thread that submits, so that nobody
@@ -148,6 +154,12 @@ class Engine {
   /// Combines what arrived; ends the query first if it is open. Owner only, once.
   /// held_ns: when the owner holds the answer; 0: when the query was done.
   void collect(Query& query, Nanos held_ns, Outcome& outcome);
+  /// The same for an owner that combines by itself, between the two: open_combined() makes room
+  /// for an answer, a cause and a confidence of each row in `query`, and close_combined() does the
+  /// rest of collect() with what the owner wrote there. REQUIRES: collect_answers(query); no plan.
+  /// Returns how the rows lie; nullptr: nobody was there to be asked. Throws std::bad_alloc.
+  const OutputLayout* open_combined(Query& query);
+  void close_combined(Query& query, Nanos held_ns, Outcome& outcome) noexcept;
   /// The first part of it, for who looks at each model's own answers: from then on nothing is
   /// written, and every row of every ask has its cause. Nothing is counted.
   void collect_answers(Query& query) noexcept;
@@ -221,6 +233,9 @@ class Engine {
   void spin(const Query& query) const noexcept;
   void take_only_answer(Query& query, Outcome& outcome);
   void combine(Query& query, Outcome& outcome);
+  static void note_times(Query& query, Nanos held_ns, Outcome& outcome) noexcept;
+  static void give_combined(Query& query, Outcome& outcome) noexcept;
+  void conclude(Query& query, Nanos held_ns, Outcome& outcome) noexcept;
 
   // Queries that go through stages.
   void prepare_stages(Query& query);

@@ -69,15 +69,8 @@ void Engine::collect_answers(Query& query) noexcept {
 
 void Engine::collect(Query& query, Nanos held_ns, Outcome& outcome) {
   collect_answers(query);
-  Nanos started_ns = 0;
-  for (std::uint16_t i = 0; i < query.asks; ++i) {
-    Ask& ask = query.ask(i);
-    started_ns = std::max(started_ns, ask.started_ns());
-    if (outcome.error_id == 0) outcome.error_id = ask.error_id();
-  }
   if (held_ns == 0) held_ns = query.done_ns.load(std::memory_order_relaxed);
-  outcome.latency_ns = held_ns - query.arrived_ns;
-  outcome.queued_ns = started_ns == 0 ? 0 : std::max<Nanos>(started_ns - query.arrived_ns, 0);
+  note_times(query, held_ns, outcome);
   if (query.plan != nullptr) [[unlikely]] {
     combine_stages(query, outcome);
   } else if (query.asks == 1) {
@@ -85,6 +78,22 @@ void Engine::collect(Query& query, Nanos held_ns, Outcome& outcome) {
   } else {
     combine(query, outcome);
   }
+  conclude(query, held_ns, outcome);
+}
+
+void Engine::note_times(Query& query, Nanos held_ns, Outcome& outcome) noexcept {
+  Nanos started_ns = 0;
+  for (std::uint16_t i = 0; i < query.asks; ++i) {
+    Ask& ask = query.ask(i);
+    started_ns = std::max(started_ns, ask.started_ns());
+    if (outcome.error_id == 0) outcome.error_id = ask.error_id();
+  }
+  outcome.latency_ns = held_ns - query.arrived_ns;
+  outcome.queued_ns = started_ns == 0 ? 0 : std::max<Nanos>(started_ns - query.arrived_ns, 0);
+}
+
+/// What follows once the answer is made.
+void Engine::conclude(Query& query, Nanos held_ns, Outcome& outcome) noexcept {
   if (query.application->policy && query.application->policy->watches()) watch(query);
   if (query.application->keeps_records) {
     outcome.ticket = feedback_.records().keep(query, outcome, held_ns);
@@ -112,21 +121,47 @@ void Engine::take_only_answer(Query& query, Outcome& outcome) {
   outcome.confidence = outcome.cause == Cause::kNone ? 1.0F : 0.0F;
 }
 
-void Engine::combine(Query& query, Outcome& outcome) {
+namespace {
+
+const OutputLayout* layout_of(Query& query) noexcept {
   const OutputLayout* layout = nullptr;
   for (std::uint16_t i = 0; i < query.asks; ++i) {
     Ask& ask = query.ask(i);
     if (ask.deployment() != nullptr) layout = &ask.deployment()->output_layout();
   }
+  return layout;
+}
+
+}  // namespace
+
+const OutputLayout* Engine::open_combined(Query& query) {
   static const OutputLayout kNothing;
-  outcome.layout = layout;
-  if (layout == nullptr) layout = &kNothing;
-  query.combined.allocate(*layout, query.rows);
+  const OutputLayout* layout = layout_of(query);
+  query.combined.allocate(layout == nullptr ? kNothing : *layout, query.rows);
   query.combined_causes = std::make_unique<Cause[]>(query.rows);
   query.confidences = std::make_unique<float[]>(query.rows);
+  return layout;
+}
+
+void Engine::close_combined(Query& query, Nanos held_ns, Outcome& outcome) noexcept {
+  if (held_ns == 0) held_ns = query.done_ns.load(std::memory_order_relaxed);
+  note_times(query, held_ns, outcome);
+  give_combined(query, outcome);
+  conclude(query, held_ns, outcome);
+}
+
+void Engine::combine(Query& query, Outcome& outcome) {
+  static const OutputLayout kNothing;
+  const OutputLayout* layout = open_combined(query);
+  if (layout == nullptr) layout = &kNothing;
   for (std::uint32_t row = 0; row < query.rows; ++row) {
     query.combined_causes[row] = combine_row(query, row, *layout, query.confidences[row]);
   }
+  give_combined(query, outcome);
+}
+
+void Engine::give_combined(Query& query, Outcome& outcome) noexcept {
+  outcome.layout = layout_of(query);
   outcome.holder = &query.combined;
   outcome.outputs = query.combined.data();
   outcome.causes = query.combined_causes.get();

@@ -30,13 +30,20 @@ class Observations {
 
 /// The one place where feedback reaches the policy, and the models' statistics.
 void learn(Application& application, std::uint64_t context, bool has_context,
-           const Observations& observations, Nanos now_ns) noexcept {
+           const Observations& observations, Nanos now_ns, Learned* learned) noexcept {
   for (std::size_t i = 0; i < observations.all().size(); ++i) {
     const Observation& seen = observations.all()[i];
     application.feedback.note_loss(seen.model, seen.loss);
     if (Deployment* deployment = observations.deployment(i)) {
       deployment->note_loss(static_cast<double>(seen.loss), now_ns);
     }
+  }
+  if (learned != nullptr) {
+    const std::span<const Observation> all = observations.all();
+    learned->rows.push_back({context, has_context,
+                             static_cast<std::uint32_t>(learned->observations.size()),
+                             static_cast<std::uint32_t>(all.size())});
+    learned->observations.insert(learned->observations.end(), all.begin(), all.end());
   }
   if (application.contexts == nullptr) return;
   if (has_context) {
@@ -95,10 +102,10 @@ void OutputCopies::clear() noexcept {
 }
 
 void Feedback::take(Application& application, std::span<const AnsweredRow> rows, const Said& said,
-                    FeedbackStatus* statuses) noexcept {
+                    FeedbackStatus* statuses, Learned* learned) noexcept {
   const Nanos now_ns = clock_.now_ns();
   for (std::uint32_t i = 0; i < rows.size(); ++i) {
-    statuses[i] = take_one(application, rows[i], said, i, now_ns);
+    statuses[i] = take_one(application, rows[i], said, i, now_ns, learned);
     application.feedback.count(statuses[i]);
   }
 }
@@ -132,7 +139,7 @@ RecordPin Feedback::find(Application& application, AnsweredRow at, Nanos now_ns,
 }
 
 FeedbackStatus Feedback::take_one(Application& application, AnsweredRow at, const Said& said,
-                                  std::uint32_t place, Nanos now_ns) noexcept {
+                                  std::uint32_t place, Nanos now_ns, Learned* learned) noexcept {
   FeedbackStatus status{};
   const RecordPin record = find(application, at, now_ns, status);
   if (!record) return status;
@@ -141,12 +148,12 @@ FeedbackStatus Feedback::take_one(Application& application, AnsweredRow at, cons
   if (record->row(at.row).taken.exchange(1, std::memory_order_relaxed) != 0) {
     return FeedbackStatus::kDuplicate;  // somebody was faster
   }
-  learn(application, record->context, record->has_context, made, now_ns);
+  learn(application, record->context, record->has_context, made, now_ns, learned);
   return FeedbackStatus::kApplied;
 }
 
 void Feedback::take_answers(Application& application, Query& query, const Said& said,
-                            FeedbackStatus* statuses) noexcept {
+                            FeedbackStatus* statuses, Learned* learned) noexcept {
   for (std::uint32_t row = 0; row < query.rows; ++row) {
     Observations made;
     for (std::uint16_t i = 0; i < query.asks; ++i) {
@@ -162,7 +169,7 @@ void Feedback::take_answers(Application& application, Query& query, const Said& 
     statuses[row] = made.empty() ? FeedbackStatus::kUnattributed : FeedbackStatus::kApplied;
     if (!made.empty()) {
       learn(application, query.context_key, query.has_context, made,
-            query.done_ns.load(std::memory_order_relaxed));
+            query.done_ns.load(std::memory_order_relaxed), learned);
     }
     application.feedback.count(statuses[row]);
   }

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "base/clock.h"
 #include "selection/loss.h"
@@ -24,6 +25,25 @@ struct Said {
   Labels labels;                        ///< what is right: every model's output is judged by it
   const float* losses = nullptr;        ///< of the answer that was given, in [0, 1]
   const float* model_losses = nullptr;  ///< of each model asked, kMaxAsks a row, in [0, 1]
+};
+
+/// What the models of some rows were judged to have lost, for a policy that learns elsewhere: the
+/// rows that were applied, in their order.
+struct Learned {
+  struct Row {
+    std::uint64_t context = 0;
+    bool has_context = false;
+    std::uint32_t first = 0;  ///< of its observations
+    std::uint32_t count = 0;
+  };
+  /// Room for all that feedback on so many rows may say. Throws std::bad_alloc.
+  void reserve(std::size_t most_rows, std::size_t models) {
+    rows.reserve(most_rows);
+    observations.reserve(most_rows * models);
+  }
+
+  std::vector<Row> rows;
+  std::vector<Observation> observations;
 };
 
 /// One row of an answered query.
@@ -67,9 +87,9 @@ class Feedback {
   [[nodiscard]] JoinRecords& records() noexcept { return records_; }
 
   /// Takes what is said of `rows`, entry i of it of row i, and counts and writes what became of it.
-  /// REQUIRES: tickets that records() gave.
+  /// REQUIRES: tickets that records() gave; `learned`, if any, has room.
   void take(Application& application, std::span<const AnsweredRow> rows, const Said& said,
-            FeedbackStatus* statuses) noexcept;
+            FeedbackStatus* statuses, Learned* learned = nullptr) noexcept;
 
   /// For losses that are computed elsewhere: copies the outputs of one row. kApplied: they are
   /// there, for take() with model_losses; anything else is what take() would answer.
@@ -77,13 +97,14 @@ class Feedback {
                                     OutputCopies& copies) noexcept;
 
   /// Takes what is said of the rows of a query that asked every model only for that, and counts and
-  /// writes what became of it. REQUIRES: Engine::collect_answers(query).
+  /// writes what became of it. REQUIRES: Engine::collect_answers(query); `learned` has room.
   static void take_answers(Application& application, Query& query, const Said& said,
-                           FeedbackStatus* statuses) noexcept;
+                           FeedbackStatus* statuses, Learned* learned = nullptr) noexcept;
 
  private:
   [[nodiscard]] FeedbackStatus take_one(Application& application, AnsweredRow at, const Said& said,
-                                        std::uint32_t place, Nanos now_ns) noexcept;
+                                        std::uint32_t place, Nanos now_ns,
+                                        Learned* learned) noexcept;
   [[nodiscard]] RecordPin find(Application& application, AnsweredRow at, Nanos now_ns,
                                FeedbackStatus& status) noexcept;
 

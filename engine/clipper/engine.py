@@ -26,7 +26,8 @@ from .linking import check_links, check_objective, to_context_bytes
 from .model import Deployment, Model
 from .model_protocol import ModelAdapter
 from .pipelines import Pipeline
-from .policies import Policy
+from .policies import NativePolicy, Policy
+from .policies.python_policy import bind_python_policy
 from .sizes import to_bytes
 from .stage_binding import bind_stages
 from .tensor import RowType
@@ -284,7 +285,8 @@ class Engine:
         slo : float or None
             Seconds within which each query shall be answered; None: best effort.
         policy : Policy, Cascade or Pipeline, optional
-            A policy of ``clipper.policies``, such as ``Exp3()`` or ``MajorityVote()``, or stages.
+            A policy of ``clipper.policies``, such as ``Exp3()`` or ``MajorityVote()``, an object of
+            your own as :class:`clipper.policies.PythonPolicy` says, or stages.
             Which models are asked, and what their answers make. Needed for several models.
         default : optional
             The output when no answer can be made in time, anything, even None. Without one
@@ -327,9 +329,12 @@ class Engine:
                     f"there is a model or application {name!r} already: choose another name"
                 )
             plan = bind_stages(policy, linked, is_judged=loss is not None)
-            bound = None
-            if policy is not None and not isinstance(policy, Cascade | Pipeline):
+            bound, states = None, None
+            if isinstance(policy, NativePolicy):
                 bound = policy.order(list(models))
+            elif policy is not None and plan is None:
+                bound, kept = bind_python_policy(policy)
+                states = (policy, tuple(models), kept)
             application = Application(
                 self._core, name, [self._model_cores[model] for model in models],
                 linked[0].input if plan is None else plan.input,
@@ -337,7 +342,7 @@ class Engine:
                 policy=bound, plan=plan, slo=slo,
                 has_default=default is not NO_DEFAULT, default=default,
                 min_confidence=min_confidence, priority=priority,
-                context_bytes=to_context_bytes(context_memory),
+                context_bytes=to_context_bytes(context_memory), policy_states=states,
             )  # fmt: skip
             application.set_loss(judged_by)
             application._engine = self  # which lives as long as somebody may ask it

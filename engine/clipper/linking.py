@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from .cascade import Cascade
 from .model import Deployment, Model
 from .pipelines import Pipeline
-from .policies import Policy
+from .policies import NativePolicy, Policy
 from .sizes import to_bytes
 from .stage_binding import least_time
 
@@ -39,7 +39,7 @@ def check_links(
         )
     if min_confidence is not None and not 0.0 <= min_confidence <= 1.0:
         raise ValueError(f"min_confidence is {min_confidence!r}: give a number from 0 to 1")
-    if getattr(policy, "takes_mean", False):
+    if isinstance(policy, NativePolicy) and getattr(policy, "takes_mean", False):
         _check_mean(name, models[0])
     for model in models:
         if not isinstance(policy, Pipeline):  # whose models take each other's outputs

@@ -1,6 +1,7 @@
 from clipper._core cimport native
 from clipper._core.judging cimport Judge
 from clipper._core.predictions cimport Prediction
+from clipper._core.python_policy cimport PolicyRunner
 from clipper._core.serving cimport EngineCore
 from clipper._core.rows cimport RowSpec
 
@@ -18,10 +19,14 @@ cdef class ApplicationCore:
     cdef native.Nanos slo_ns
     cdef bint may_lead
     cdef Judge judge                     # of outputs, by feedback
+    cdef PolicyRunner runner             # of a policy of Python; None: the core has the policy
     cdef list stage_names                # in the order of the plan; empty: there is none
 
     cdef int ask(self, native.Asking* asking, object context, object deadline,
                  object priority, bint bypass_cache) except -1
+    cdef native.Query* send(self, const native.ColumnRows* columns, Py_ssize_t count,
+                            native.Asking* asking, object context) except NULL
+    cdef str _collect(self, native.Query* query, native.Nanos held_ns, native.Outcome* outcome)
     cdef native.Nanos see_through(self, native.Query* query, native.Nanos until_ns,
                                   native.Nanos now_ns) except -1
     cdef native.Nanos _attend(self, native.Query* query) except -1

@@ -6,6 +6,7 @@ from typing_extensions import disjoint_base
 from clipper.contexts import Context
 from clipper.feedback import Loss, LossFunction
 from clipper.policies import BoundPolicy
+from clipper.policies.policy_states import PolicyStates
 from clipper.stage_binding import BoundPlan
 from clipper.tensor import Row, Rows
 
@@ -40,6 +41,7 @@ class ApplicationCore:
         priority: int = 0,
         context_bytes: int = ...,
         plan: BoundPlan | None = None,
+        policy_states: tuple[object, Sequence[str], PolicyStates] | None = None,
     ) -> None: ...
     @property
     def core(self) -> EngineCore: ...

@@ -13,8 +13,9 @@ from clipper._core.contexts cimport context_hash, describe_contexts
 from clipper._core.judging cimport Judge
 from clipper._core.plans cimport make_plan
 from clipper._core.predictions cimport (
-    Prediction, Predictions, asked_of, asked_rows, confidences_of, take_memory, whys_of,
+    Prediction, Predictions, asked_each, asked_of, asked_rows, confidences_of, take_memory, whys_of,
 )
+from clipper._core.python_policy cimport PolicyRunner, Turn
 from clipper._core.rows cimport RowSpec
 from clipper._core.serving cimport DeploymentCore, EngineCore, run_batch
 
@@ -82,6 +83,8 @@ cdef unique_ptr[native.Policy] make_policy(object policy, RowSpec output) except
         made.reset(new native.Exp4(
             value["eta"], value["floor"], native.Ballot(output.to_native(), value["takes_mean"]),
             value["failure_loss"]))
+    elif kind == "by_caller":
+        made.reset(new native.ByCaller())
     elif kind == "canary":
         canary.model = value["model"]
         canary.share = value["share"]
@@ -98,7 +101,8 @@ cdef class ApplicationCore:
 
     def __init__(self, EngineCore core, str name, models, RowSpec input, RowSpec output, *,
                  policy, slo, has_default, default, min_confidence, priority=0,
-                 size_t context_bytes=native.kDefaultContextBytes, plan=None):
+                 size_t context_bytes=native.kDefaultContextBytes, plan=None,
+                 policy_states=None):
         cdef vector[native.Model*] linked
         cdef unique_ptr[native.Policy] chooser = make_policy(policy, output)
         cdef unique_ptr[const native.Plan] stages = make_plan(plan)
@@ -119,6 +123,10 @@ cdef class ApplicationCore:
         self.handle = &core.engine.get().add_application(
             native_name, linked, move(chooser), self.slo_ns, min_confidence or 0.0,
             priority_of(priority), context_bytes, move(stages))
+        if policy_states is not None:
+            policy, names, states = policy_states
+            self.runner = PolicyRunner(policy, names, output, states, min_confidence or 0.0)
+            self.handle.keeps_records = True
         self.set_loss(None)
 
     def set_loss(self, loss):
@@ -166,7 +174,7 @@ cdef class ApplicationCore:
         self.ask(&asking, context, deadline, priority, bypass_cache)
         asking.will_lead = self.may_lead
         asking.attended = True
-        cdef native.Query* query = self.core.submit(self.handle, columns, 1, &asking)
+        cdef native.Query* query = self.send(columns, 1, &asking, context)
         return self.take(query, self._attend(query))
 
     def predict_many(self, xs, *, context=None, deadline=None, priority=None,
@@ -201,7 +209,7 @@ cdef class ApplicationCore:
         self.ask(&asking, context, deadline, priority, bypass_cache)
         asking.will_lead = self.may_lead
         asking.attended = True
-        cdef native.Query* query = self.core.submit(self.handle, columns, count, &asking)
+        cdef native.Query* query = self.send(columns, count, &asking, context)
         return self.take_many(query, self._attend(query))
 
     cdef int ask(self, native.Asking* asking, object context, object deadline,
@@ -215,11 +223,36 @@ cdef class ApplicationCore:
             asking.priority = priority_of(priority)
         return 0
 
+    cdef native.Query* send(self, const native.ColumnRows* columns, Py_ssize_t count,
+                            native.Asking* asking, object context) except NULL:
+        """Submit rows, to whom a policy of Python chooses if there is one."""
+        cdef Turn turn
+        cdef native.Query* query
+        if self.runner is None:
+            return self.core.submit(self.handle, columns, count, asking)
+        self.core.check_usable()  # before the policy's turn
+        asking.arrived_ns = self.core.clock.now_ns()  # what the policy takes is the query's time
+        turn = self.runner.choose(context, asking)
+        query = self.core.submit(self.handle, columns, count, asking)
+        # One that is abandoned leaves its turn here, until another query has the slot.
+        self.runner.turns[query.slot] = turn
+        return query
+
+    cdef str _collect(self, native.Query* query, native.Nanos held_ns, native.Outcome* outcome):
+        """Collect a query; returns what a policy of Python did wrong, or None."""
+        if self.runner is not None:
+            return self.runner.collect(
+                self.core.engine.get(), &self.core.clock, query, held_ns, outcome)
+        self.core.engine.get().collect(query[0], held_ns, outcome[0])
+        return None
+
     cdef native.Nanos _attend(self, native.Query* query) except -1:
         """See an attended query through to its deadline; withdraws it if that raises."""
         cdef native.Nanos held_ns
         try:
-            held_ns = self.see_through(query, query.answer_by_ns, query.arrived_ns)
+            held_ns = self.see_through(
+                query, query.answer_by_ns,
+                query.arrived_ns if self.runner is None else self.core.clock.now_ns())
         except BaseException:
             abandon(self.core.engine.get(), query)
             self.core.engine.get().release(query[0])
@@ -288,7 +321,7 @@ cdef class ApplicationCore:
     cdef Prediction collect_one(self, native.Query* query, native.Nanos held_ns,
                                 native.Outcome* outcome):
         cdef Prediction made = Prediction.__new__(Prediction)
-        self.core.engine.get().collect(query[0], held_ns, outcome[0])
+        failure = self._collect(query, held_ns, outcome)
         made.spec = self.output
         made._engine = self.core
         made._number = (<unsigned long long>query.generation << 32) | query.slot
@@ -297,7 +330,8 @@ cdef class ApplicationCore:
         made._queued_ns = outcome.queued_ns
         made._cause = outcome.cause
         made._has_default = self.has_default
-        made._asked = asked_of(query, 0)
+        made._failure = failure
+        made._asked = asked_of(query, 0) if self.runner is None else asked_each(query, 0)
         if outcome.cause == native.Cause.kNone:
             made.confidence = outcome.confidence
             made.keep(outcome)
@@ -312,7 +346,7 @@ cdef class ApplicationCore:
         cdef Predictions made = Predictions.__new__(Predictions)
         cdef uint64_t rows = query.rows
         try:
-            self.core.engine.get().collect(query[0], held_ns, outcome)
+            self._collect(query, held_ns, &outcome)
             made._rows = rows
             made.output = self._outputs_of(&outcome, rows)
             if not outcome.all_answered:
@@ -355,7 +389,9 @@ cdef class ApplicationCore:
                             for name, cause in prediction.missing.items())
         if missing:
             message += f"; missing: {missing}"
-        if why is Cause.MODEL_ERROR and error_id:
+        if why is Cause.MODEL_ERROR and prediction._failure is not None:
+            message = f"{self.name}: {prediction._failure}"
+        elif why is Cause.MODEL_ERROR and error_id:
             for asked, cause in prediction._all_asked():
                 text = asked.error_text(error_id)
                 if cause is not None and text is not None:
@@ -383,6 +419,7 @@ cdef class ApplicationCore:
                         "p999": latency.quantile_ns(0.999) * 1e-9,
                         "max": latency.max_ns() * 1e-9},
             "contexts": describe_contexts(self.handle.contexts),
+            **({} if self.runner is None else self.runner.describe()),
         }
 
 

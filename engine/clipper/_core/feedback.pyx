@@ -53,6 +53,7 @@ def feedback(ApplicationCore application, prediction, *, label=None, reward=None
     """
     cdef native.AnsweredRow row
     cdef native.Said said
+    cdef native.Learned learned
     cdef native.ColumnRows columns[native.kMaxColumns]
     cdef native.FeedbackStatus status
     cdef Py_ssize_t count = 1
@@ -70,7 +71,9 @@ def feedback(ApplicationCore application, prediction, *, label=None, reward=None
     else:
         _holder = application.judge.read_labels(label, False, &said.labels, columns, &count)
     application.core.engine.get().feedback().take(
-        application.handle[0], native.AnsweredRows(&row, 1), said, &status)
+        application.handle[0], native.AnsweredRows(&row, 1), said, &status,
+        make_room(application, &learned, 1))
+    learn(application, &learned)
     return _STATUSES[<int>status]
 
 
@@ -100,6 +103,7 @@ def feedback_many(ApplicationCore application, predictions, *, labels=None, rewa
     cdef native.ColumnRows columns[native.kMaxColumns]
     cdef vector[native.AnsweredRow] rows
     cdef native.Feedback* taker
+    cdef native.Learned learned
     cdef native.Application* handle = application.handle
     cdef Py_ssize_t count = 0
     cdef Py_ssize_t i
@@ -126,8 +130,10 @@ def feedback_many(ApplicationCore application, predictions, *, labels=None, rewa
     cdef native.FeedbackStatus* made = <native.FeedbackStatus*>cnp.PyArray_DATA(
         <cnp.ndarray>statuses)
     taker = &application.core.engine.get().feedback()
+    cdef native.Learned* room = make_room(application, &learned, count)
     with nogil:
-        taker.take(handle[0], native.AnsweredRows(rows.data(), rows.size()), said, made)
+        taker.take(handle[0], native.AnsweredRows(rows.data(), rows.size()), said, made, room)
+    learn(application, &learned)
     return statuses
 
 
@@ -342,6 +348,23 @@ cdef int judge_by_function(ApplicationCore application, native.AnsweredRow* row,
     return 0
 
 
+# ---- policies of Python -----------------------------------------------------------------------
+
+
+cdef native.Learned* make_room(ApplicationCore application, native.Learned* learned,
+                               size_t rows) except? NULL:
+    """Where the core notes what a policy of Python shall observe; NULL: there is none."""
+    if application.runner is None:
+        return NULL
+    learned.reserve(rows, len(application.models))
+    return learned
+
+
+cdef object learn(ApplicationCore application, native.Learned* learned):
+    if application.runner is not None:
+        application.runner.learn(learned)
+
+
 # ---- every model's answer ----------------------------------------------------------------------
 
 
@@ -352,6 +375,7 @@ cdef object ask_everyone(ApplicationCore application, native.ColumnRows* inputs,
     cdef native.Said said
     cdef native.ColumnRows columns[native.kMaxColumns]
     cdef native.Query* query
+    cdef native.Learned learned
     cdef Py_ssize_t count = 1
     if application.judge.function is not None:
         count = _length_of(labels) if many else 1
@@ -367,15 +391,18 @@ cdef object ask_everyone(ApplicationCore application, native.ColumnRows* inputs,
     statuses = np.empty(rows, np.uint8)
     cdef native.FeedbackStatus* made = <native.FeedbackStatus*>cnp.PyArray_DATA(
         <cnp.ndarray>statuses)
+    cdef native.Learned* room
     try:
         application.core.engine.get().collect_answers(query[0])
         if application.judge.function is not None:
             _holder = judge_answers(application, query, labels, many)
             said.model_losses = <const float*>cnp.PyArray_DATA(<cnp.ndarray>_holder)
+        room = make_room(application, &learned, rows)
         with nogil:
-            native.Feedback.take_answers(application.handle[0], query[0], said, made)
+            native.Feedback.take_answers(application.handle[0], query[0], said, made, room)
     finally:
         application.core.engine.get().release(query[0])
+    learn(application, &learned)
     return statuses
 
 

@@ -163,8 +163,10 @@ cdef class PredictionFuture:
             self.taken = True
             try:
                 self.prediction = self.application.answer(self.query, 0)
-            except Exception as error:
+            except BaseException as error:  # a policy of Python may raise anything
                 self.error = error
+                if not isinstance(error, Exception):
+                    raise
         if self.users == 0 and self.query != NULL:
             self.application.core.engine.get().release(self.query[0])
             self.query = NULL
@@ -193,5 +195,5 @@ def submit(ApplicationCore application, x, *, context=None, deadline=None, prior
     future.application = application
     future.core = application.core
     asking.may_lead = application.may_lead
-    future.query = application.core.submit(application.handle, columns, 1, &asking)
+    future.query = application.send(columns, 1, &asking, context)
     return future

@@ -53,6 +53,10 @@ cdef class LoadCore:
         cdef native.LoadRecord record
         cdef Py_ssize_t pool_rows = 0
         cdef Py_ssize_t arrivals = at_ns.shape[0]
+        if application.runner is not None:
+            raise ValueError(
+                f"application {application.name!r} has a policy of Python, which this load could "
+                "not ask, as it runs without Python: put load on one with a policy of clipper")
         self.application = application
         self.at_ns = at_ns
         self.chosen = chosen

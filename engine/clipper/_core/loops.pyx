@@ -276,6 +276,10 @@ cdef class AsyncAnswer:
                         self.query, self.application.core.clock.now_ns())
                 except Exception as error:
                     self.error = error
+                except BaseException as error:  # a policy of Python may raise anything
+                    self.error = error
+                    self.finish()
+                    raise
                 self.finish()
         finally:
             self.application.core.engine.get().release(self.query[0])
@@ -355,7 +359,7 @@ def predict_async(ApplicationCore application, x, *, context=None, deadline=None
     asking.mailbox = &port.mailbox
     asking.owner = <void*>answer
     asking.will_lead = application.may_lead
-    answer.query = application.core.submit(application.handle, columns, 1, &asking)
+    answer.query = application.send(columns, 1, &asking, context)
     Py_INCREF(answer)  # the query's, until its letter is read
     port.outstanding += 1
     if asking.will_lead:

@@ -86,6 +86,8 @@ cdef extern from "base/output_layout.h" namespace "clipper" nogil:
 
         @staticmethod
         RaggedCell& cell(Byte* row, const OutputColumn& column) noexcept
+        cbool write(Byte* rows, const ColumnRows* source, uint32_t first,
+                    uint32_t count) noexcept
 
 
 cdef extern from "base/histogram.h" namespace "clipper" nogil:
@@ -193,6 +195,22 @@ cdef extern from "selection/loss.h" namespace "clipper" nogil:
 cdef extern from "selection/policy.h" namespace "clipper" nogil:
     cdef cppclass Policy:
         pass
+    cdef cppclass Choice:
+        Choice()
+        uint16_t model
+        float propensity
+    cdef cppclass Choices "std::span<const clipper::Choice>":
+        Choices()
+        Choices(const Choice* choices, size_t count)
+    cdef cppclass Observation:
+        uint16_t model
+        float loss
+        float propensity
+
+
+cdef extern from "selection/by_caller.h" namespace "clipper" nogil:
+    cdef cppclass ByCaller(Policy):
+        ByCaller() except +
 
 
 cdef extern from "selection/context_table.h" namespace "clipper" nogil:
@@ -373,6 +391,10 @@ cdef extern from "selection/canary.h" namespace "clipper" nogil:
 
 cdef extern from "serving/query.h" namespace "clipper" nogil:
     const Cause kSkipped
+    cdef cppclass Causes "std::unique_ptr<clipper::Cause[]>":
+        Cause* get() noexcept
+    cdef cppclass Confidences "std::unique_ptr<float[]>":
+        float* get() noexcept
     cdef cppclass OutputRows:
         Byte* data() noexcept
         cbool is_inline() noexcept
@@ -382,6 +404,7 @@ cdef extern from "serving/query.h" namespace "clipper" nogil:
         Deployment* deployment() noexcept
         uint16_t model_index() noexcept
         OutputRows& outputs() noexcept
+        uint32_t error_id() noexcept
     cdef cppclass Query(Letter):
         cbool is_done() noexcept
         cbool attach(Mailbox& box) noexcept
@@ -395,6 +418,9 @@ cdef extern from "serving/query.h" namespace "clipper" nogil:
         Nanos answer_by_ns
         void* owner
         Ask first_ask
+        OutputRows combined
+        Causes combined_causes
+        Confidences confidences
 
 
 cdef extern from "serving/batch.h" namespace "clipper" nogil:
@@ -559,6 +585,16 @@ cdef extern from "serving/feedback.h" namespace "clipper" nogil:
         Labels labels
         const float* losses
         const float* model_losses
+    cdef cppclass LearnedRow "clipper::Learned::Row":
+        uint64_t context
+        cbool has_context
+        uint32_t first
+        uint32_t count
+    cdef cppclass Learned:
+        Learned()
+        void reserve(size_t most_rows, size_t models) except +
+        vector[LearnedRow] rows
+        vector[Observation] observations
     cdef cppclass AnsweredRow:
         AnsweredRow()
         uint64_t ticket
@@ -573,13 +609,13 @@ cdef extern from "serving/feedback.h" namespace "clipper" nogil:
     cdef cppclass Feedback:
         JoinRecords& records() noexcept
         void take(Application& application, AnsweredRows rows, const Said& said,
-                  FeedbackStatus* statuses) noexcept
+                  FeedbackStatus* statuses, Learned* learned) noexcept
         FeedbackStatus look(Application& application, AnsweredRow row,
                             OutputCopies& copies) noexcept
 
         @staticmethod
         void take_answers(Application& application, Query& query, const Said& said,
-                          FeedbackStatus* statuses) noexcept
+                          FeedbackStatus* statuses, Learned* learned) noexcept
 
 
 cdef extern from * nogil:
@@ -620,6 +656,8 @@ cdef extern from "serving/engine.h" namespace "clipper" nogil:
         cbool will_lead
         cbool may_lead
         cbool everyone
+        Choices chosen
+        Cause unasked
         cbool bypass_cache
         cbool attended
         Mailbox* mailbox
@@ -677,6 +715,8 @@ cdef extern from "serving/engine.h" namespace "clipper" nogil:
         WaitResult wait(Query& query, Nanos until_ns) noexcept
         cbool withdraw(Query& query, Cause cause) noexcept
         void collect(Query& query, Nanos held_ns, Outcome& outcome) except +
+        const OutputLayout* open_combined(Query& query) except +
+        void close_combined(Query& query, Nanos held_ns, Outcome& outcome) noexcept
         void collect_answers(Query& query) noexcept
         void release(Query& query) noexcept
         void run_reaper() noexcept

@@ -18,6 +18,7 @@ cdef class Prediction:
     cdef native.Nanos _latency_ns
     cdef native.Nanos _queued_ns
     cdef object _asked                   # a deployment, or a tuple of (deployment, cause or None)
+    cdef str _failure                    # what a policy of Python did wrong
     cdef object _engine
     cdef unsigned long long _number
     cdef unsigned long long _ticket      # by which feedback finds it
@@ -47,6 +48,7 @@ cdef class Predictions:
 cdef object cause_of(native.Cause cause)
 cdef object take_memory(native.OutputRows* holder)
 cdef object asked_of(native.Query* query, unsigned int row)
+cdef tuple asked_each(native.Query* query, unsigned int row)
 cdef object asked_rows(native.Query* query, unsigned int index, bint all_answered)
 cdef list whys_of(native.Outcome* outcome, Py_ssize_t rows)
 cdef object confidences_of(native.Outcome* outcome, Py_ssize_t rows)

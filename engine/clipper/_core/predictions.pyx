@@ -224,6 +224,12 @@ cdef object asked_of(native.Query* query, unsigned int row):
     if query.asks == 1:
         deployment = query.first_ask.deployment()
         return None if deployment == NULL else <DeploymentCore>deployment.owner
+    return asked_each(query, row)
+
+
+cdef tuple asked_each(native.Query* query, unsigned int row):
+    """Every deployment asked, with its cause or None."""
+    cdef native.Deployment* deployment
     asked = []
     for i in range(query.asks):
         deployment = query.ask(i).deployment()

@@ -6,12 +6,13 @@ from .epsilon_greedy import EpsilonGreedy
 from .exp3 import Exp3
 from .exp4 import Exp4
 from .majority_vote import MajorityVote
+from .python_policy import Observation, PythonPolicy
 from .thompson import Thompson
 from .ucb1 import Ucb1
 from .weighted_ensemble import WeightedEnsemble
 from .weighted_split import WeightedSplit
 
-Policy = (
+NativePolicy = (
     Canary
     | EpsilonGreedy
     | Exp3
@@ -22,6 +23,7 @@ Policy = (
     | WeightedEnsemble
     | WeightedSplit
 )
+Policy = NativePolicy | PythonPolicy
 
 __all__ = [
     "BoundPolicy",
@@ -30,7 +32,10 @@ __all__ = [
     "Exp3",
     "Exp4",
     "MajorityVote",
+    "NativePolicy",
+    "Observation",
     "Policy",
+    "PythonPolicy",
     "Thompson",
     "Ucb1",
     "WeightedEnsemble",
