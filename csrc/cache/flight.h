@@ -30,6 +30,8 @@ struct Waiter {
   Nanos deadline_ns = kNever;
   Nanos arrived_ns = 0;
   Priority priority = 0;
+  /// The deadline is a stage's: nobody else watches it, and its query goes on after it.
+  bool is_stages = false;
 };
 
 struct Flight {

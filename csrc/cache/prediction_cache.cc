@@ -98,9 +98,11 @@ std::optional<Waiter> PredictionCache::pass_on(Flight& flight, Nanos now_ns) noe
   {
     Shard& shard = shard_of(flight.key);
     const Lock lock(shard);
-    // Queries whose time is up are ended by whoever watches their deadlines.
+    // Queries whose time is up are ended by whoever watches their deadlines. A stage whose time is
+    // up gets the row, to be told so.
     std::erase_if(flight.waiters, [&](const Waiter& waiter) {
-      return waiter.deadline_ns <= now_ns || !liveness_->is_live(waiter.handle);
+      return (waiter.deadline_ns <= now_ns && !waiter.is_stages) ||
+             !liveness_->is_live(waiter.handle);
     });
     const auto next = std::min_element(
         flight.waiters.begin(), flight.waiters.end(),

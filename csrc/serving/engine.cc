@@ -141,7 +141,7 @@ void Engine::prepare_asks(Query& query, const Asking& asking) {
                         : ContextPin(application.contexts->own());
   }
   if (query.plan != nullptr) {
-    prepare_stages(query);
+    prepare_stages(query, asking.bypass_cache);
     for (std::uint16_t i = 0; i < query.asks; ++i) {
       chosen[i].model = query.plan->stages()[i].model;
     }
@@ -163,10 +163,10 @@ void Engine::prepare_asks(Query& query, const Asking& asking) {
                                  ? application.models[chosen[i].model]->enter(query.rows)
                                  : nullptr;
     try {
-      const bool is_kept = query.plan == nullptr || query.plan->stages()[i].keeps_output;
-      query.ask(i).open(deployment,
-                        deployment == nullptr || !is_kept ? nullptr : &deployment->output_layout(),
-                        chosen[i], query.rows, query.generation);
+      const bool is_kept =
+          deployment != nullptr && (query.plan == nullptr || keeps_output(query, i, *deployment));
+      query.ask(i).open(deployment, is_kept ? &deployment->output_layout() : nullptr, chosen[i],
+                        query.rows, query.generation);
     } catch (const std::bad_alloc&) {
       for (std::uint16_t j = 0; j <= i; ++j) {
         Deployment* entered = j < i ? query.ask(j).deployment() : deployment;

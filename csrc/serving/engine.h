@@ -210,7 +210,8 @@ class Engine {
                bool bypass_cache) noexcept;
   void refuse(Query& query, std::uint16_t index, Cause cause, std::uint32_t offset) noexcept;
 
-  // The same past a cache: see engine_cache.cc.
+  // The same past a cache: see engine_cache.cc, and walk_cache.cc for stages.
+  friend class Walk;
   struct CachedAsk;
   void enqueue_cached(Query& query, std::uint16_t index, const ColumnRows* columns,
                       Nanos now_ns) noexcept;
@@ -220,6 +221,8 @@ class Engine {
                                        std::uint32_t rows) noexcept;
   void refuse_missed(CachedAsk& ask, std::uint32_t row) noexcept;
   [[nodiscard]] bool push_for_waiter(CachedAsk& ask, std::uint32_t row) noexcept;
+  void refuse_waiter(const WaitingRows& entry, Nanos now_ns) noexcept;
+  void answer_refused_waiters() noexcept;
   void land(const WaitingRows& entry, Cause cause, const ColumnRows* outputs, std::uint32_t first,
             Nanos started_ns, std::uint32_t error_id, Nanos now_ns) noexcept;
   [[nodiscard]] Batch* try_lead(Deployment& deployment, Nanos now_ns, Nanos run_limit_ns);
@@ -238,11 +241,13 @@ class Engine {
   void conclude(Query& query, Nanos held_ns, Outcome& outcome) noexcept;
 
   // Queries that go through stages.
-  void prepare_stages(Query& query);
+  void prepare_stages(Query& query, bool bypass_cache);
+  [[nodiscard]] static bool keeps_output(Query& query, std::uint16_t stage,
+                                         Deployment& deployment) noexcept;
   void start_plan(Query& query, const ColumnRows* columns, const Asking& asking, Nanos now_ns);
   void answer_stage(Query& query, Ask& ask, const WaitingRows& entry, Cause cause,
                     const ColumnRows* outputs, std::uint32_t first, Nanos now_ns) noexcept;
-  static void wake_started_stages() noexcept;
+  void wake_started_stages() noexcept;
   struct StageAnswer {
     Cause cause = Cause::kNone;
     std::uint16_t stage = Plan::kNowhere;  // none

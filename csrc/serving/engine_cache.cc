@@ -1,4 +1,5 @@
-// Rows of a deployment that has a prediction cache, on their way in and out.
+// Rows of a deployment that has a prediction cache, on their way in and out. For the stages of a
+// plan the way in is in walk_cache.cc.
 //
 // In: each row is a hit (its output is copied, its caller answered), joins a flight, or is missed
 // and then stored and pushed like any other, in runs, with a flight. Out: the flights of answered
@@ -8,45 +9,26 @@
 // joined rows, which have none, at the end of enqueue_cached(). A joined row relies on the one
 // whose flight it joined, which stays counted.
 #include <algorithm>
+#include <new>
 #include <vector>
 
+#include "serving/cached_ask.h"
 #include "serving/engine.h"
 
 namespace clipper {
-
-/// The rows of one ask while they are enqueued.
-struct Engine::CachedAsk {
-  Query& query;
-  Ask& ask;
-  const std::uint16_t index;
-  Deployment& deployment;
-  PredictionCache& cache;
-  const ColumnRows* const columns;
-  const Nanos now_ns;
-
-  // Of the rows from `first_missed` on; those of hits and joined rows are not used.
-  Flight* flights = nullptr;
-  std::uint32_t first_missed = 0;
-  std::uint32_t missed = 0;
-
-  [[nodiscard]] Handle handle() const noexcept { return {query.slot, query.generation, index, 0}; }
-  [[nodiscard]] Flight& flight(std::uint32_t row) const noexcept {
-    return flights[row - first_missed];
-  }
-  /// REQUIRES: row >= first_missed.
-  [[nodiscard]] bool is_missed(std::uint32_t row) const noexcept {
-    return flight(row).cache != nullptr;
-  }
-};
 
 void Engine::enqueue_cached(Query& query, std::uint16_t index, const ColumnRows* columns,
                             Nanos now_ns) noexcept {
   Ask& ask = query.ask(index);
   Deployment& deployment = *ask.deployment();
-  CachedAsk cached{query, ask, index, deployment, *deployment.cache(), columns, now_ns};
+  CachedAsk cached{query,   ask, index,      deployment,         *deployment.cache(),
+                   columns, 0,   query.rows, query.answer_by_ns, query.arrived_ns,
+                   now_ns};
   look_up_rows(cached);
   if (cached.missed > 0) push_missed(cached);
+  cached.release_flights();
   if (cached.missed < query.rows) deployment.leave(query.rows - cached.missed);
+  answer_refused_waiters();
 }
 
 // Answers what is known and joins what is under way.
@@ -54,33 +36,14 @@ void Engine::look_up_rows(CachedAsk& cached) noexcept {
   using Found = PredictionCache::Found;
   Query& query = cached.query;
   Ask& ask = cached.ask;
-  const std::size_t row_bytes = cached.deployment.output_layout().row_bytes();
   std::uint32_t done = 0;
   // Nobody else seals it: its owner is still submitting it.
   const bool is_writing = ask.begin_write(cached.handle());
-  for (std::uint32_t row = 0; row < query.rows; ++row) {
-    const Waiter waiter{cached.handle(), row, query.answer_by_ns, query.arrived_ns, query.priority};
-    const auto may_join = [&](const Flight& flight) {
-      return cached.deployment.may_join(flight, cached.now_ns, query.answer_by_ns,
-                                        cached.deployment.lane_of(cached.columns, row),
-                                        query.priority);
-    };
-    const auto make_flight = [&]() -> Flight* {
-      if (cached.flights == nullptr) {
-        cached.first_missed = row;
-        cached.flights = Flight::make(query.rows - row);
-      }
-      return cached.flights == nullptr ? nullptr : &cached.flight(row);
-    };
-    const Found found =
-        cached.cache.look_up(cached.cache.key_of(cached.columns, row), waiter, cached.now_ns,
-                             ask.outputs().data() + row * row_bytes, may_join, make_flight);
-    if (found == Found::kMissed && cached.flights != nullptr) {
-      ++cached.missed;
-    } else if (found != Found::kJoined) {
-      ask.set_cause(row, 1, found == Found::kHit ? Cause::kNone : Cause::kOverload);
-      ++done;
-    }
+  for (std::uint32_t row = 0; row < cached.rows; ++row) {
+    const Found found = cached.look_up(row);
+    if (found == Found::kMissed || found == Found::kJoined) continue;
+    ask.set_cause(row, 1, found == Found::kHit ? Cause::kNone : Cause::kOverload);
+    ++done;
   }
   if (done > 0 && ask.publish(done) &&
       query.asks_left.fetch_sub(1, std::memory_order_acq_rel) == 1) {
@@ -90,32 +53,29 @@ void Engine::look_up_rows(CachedAsk& cached) noexcept {
 }
 
 void Engine::push_missed(CachedAsk& cached) noexcept {
-  Query& query = cached.query;
   bool has_room = cached.deployment.admits(
-      cached.now_ns, cached.missed, query.answer_by_ns,
-      cached.deployment.longest_lane_of(cached.columns, query.rows), query.priority);
-  for (std::uint32_t row = cached.first_missed; row < query.rows;) {
+      cached.now_ns, cached.missed, cached.answer_by_ns,
+      cached.deployment.longest_lane_of(cached.columns, cached.rows), cached.query.priority);
+  for (std::uint32_t row = cached.first_missed; row < cached.rows;) {
     if (!cached.is_missed(row)) {
       ++row;
       continue;
     }
     std::uint32_t end = row + 1;
-    while (end < query.rows && cached.is_missed(end)) ++end;
+    while (end < cached.rows && cached.is_missed(end)) ++end;
     const std::uint32_t pushed = has_room ? push_run(cached, row, end - row) : 0;
     has_room = pushed > 0;
     if (!has_room) refuse_missed(cached, row);
     row += std::max(pushed, 1U);
   }
-  const std::uint32_t made = query.rows - cached.first_missed;
-  Flight::release(*cached.flights, 1 + made - cached.missed);
 }
 
 // Stores and pushes at most `rows` rows from `first` on: how many.
 std::uint32_t Engine::push_run(CachedAsk& cached, std::uint32_t first,
                                std::uint32_t rows) noexcept {
-  const Query& query = cached.query;
-  WaitingRows entry{cached.handle(), first, {}, query.answer_by_ns, query.arrived_ns, 0,
-                    query.priority};
+  WaitingRows entry{cached.handle(),      cached.offset + first, {},
+                    cached.answer_by_ns,  cached.arrived_ns,     0,
+                    cached.query.priority};
   const auto run = cached.deployment.store(cached.columns, first, rows, entry.lane);
   if (!run) return 0;
   entry.run = *run;
@@ -130,9 +90,9 @@ std::uint32_t Engine::push_run(CachedAsk& cached, std::uint32_t first,
 
 // The query's own row is refused. Others that joined it meanwhile may have more time.
 void Engine::refuse_missed(CachedAsk& cached, std::uint32_t row) noexcept {
-  const WaitingRows refused{cached.handle(), row, {nullptr, 0, 1}};
+  const WaitingRows refused{cached.handle(), cached.offset + row, {nullptr, 0, 1}};
   cached.deployment.rows_refused.fetch_add(1, std::memory_order_relaxed);
-  answer(refused, Cause::kOverload, nullptr, 0, 0, 0, cached.query.arrived_ns);
+  answer(refused, Cause::kOverload, nullptr, 0, 0, 0, cached.arrived_ns);
   if (!push_for_waiter(cached, row)) cached.deployment.leave(1);
 }
 
@@ -158,13 +118,51 @@ bool Engine::push_for_waiter(CachedAsk& cached, std::uint32_t row) noexcept {
       }
     }
     deployment.rows_refused.fetch_add(1, std::memory_order_relaxed);
-    answer(entry, Cause::kOverload, nullptr, 0, 0, 0, cached.now_ns);
+    refuse_waiter(entry, cached.now_ns);
   }
   return false;
 }
 
+namespace {
+
+struct RefusedWaiter {
+  WaitingRows entry;
+  Nanos now_ns = 0;
+};
+
+// Of one call into the engine, by which all are answered before it returns.
+thread_local std::vector<RefusedWaiter> refused_waiters;
+thread_local bool is_answering_them = false;
+
+}  // namespace
+
+// Later: its query may go on to stages whose rows are refused, too, whose waiters' queries may go
+// on. One after the other they need no stack.
+void Engine::refuse_waiter(const WaitingRows& entry, Nanos now_ns) noexcept {
+  try {
+    refused_waiters.push_back({entry, now_ns});
+  } catch (const std::bad_alloc&) {
+    answer(entry, Cause::kOverload, nullptr, 0, 0, 0, now_ns);
+  }
+}
+
+void Engine::answer_refused_waiters() noexcept {
+  if (is_answering_them) return;
+  is_answering_them = true;
+  while (!refused_waiters.empty()) {
+    const RefusedWaiter refused = refused_waiters.back();
+    refused_waiters.pop_back();
+    answer(refused.entry, Cause::kOverload, nullptr, 0, 0, 0, refused.now_ns);
+  }
+  is_answering_them = false;
+}
+
 // The other way: answers of rows that have flights. All are kept before anybody is told, so that
 // who asks again right away finds them.
+//
+// A waiter's query may go on to stages that take its input where this row was read. That is right:
+// its row is the same, byte for byte, or it would not have joined; and the rows of the batch are
+// released after this.
 void Engine::land(const WaitingRows& entry, Cause cause, const ColumnRows* outputs,
                   std::uint32_t first, Nanos started_ns, std::uint32_t error_id,
                   Nanos now_ns) noexcept {
@@ -178,9 +176,10 @@ void Engine::land(const WaitingRows& entry, Cause cause, const ColumnRows* outpu
   answer(own, cause, outputs, first, started_ns, error_id, now_ns);
   for (std::uint32_t i = 0; i < rows; ++i) {
     Flight& flight = flight_of(entry, i);
+    const RowRun same{entry.run.block, entry.run.first + i, 1};
     for (const Waiter& waiter : flight.waiters) {
-      answer({waiter.handle, waiter.offset, {nullptr, 0, 1}}, cause, outputs, first + i, started_ns,
-             error_id, now_ns);
+      answer({waiter.handle, waiter.offset, same}, cause, outputs, first + i, started_ns, error_id,
+             now_ns);
     }
     Flight::release(flight, 1);
   }

@@ -15,10 +15,16 @@
 
 namespace clipper {
 
-void Engine::prepare_stages(Query& query) {
+void Engine::prepare_stages(Query& query, bool bypass_cache) {
   query.asks = static_cast<std::uint16_t>(query.plan->stages().size());
   if (query.stages == nullptr) query.stages = std::make_unique<Stages>();
-  query.stages->open(*query.plan, query.rows);
+  query.stages->open(*query.plan, query.rows, bypass_cache);
+}
+
+// Of a stage in the middle only what a cache knew: that lies nowhere else for its successors.
+bool Engine::keeps_output(Query& query, std::uint16_t stage, Deployment& deployment) noexcept {
+  return query.plan->stages()[stage].keeps_output ||
+         (deployment.cache() != nullptr && !query.stages->bypasses_cache());
 }
 
 void Engine::start_plan(Query& query, const ColumnRows* columns, const Asking& asking,
@@ -37,6 +43,7 @@ void Engine::start_plan(Query& query, const ColumnRows* columns, const Asking& a
     for (std::size_t c = 0; c < inputs.size(); ++c) taken[c] = columns[inputs[c][0].column];
     walk.start(stage, taken.data(), 0, query.rows);
   }
+  answer_refused_waiters();
   StartedStages& started = started_here();
   started.wake(asking.may_lead && started.count == 1 && asking.budget_ns >= kPatientBudget);
 }
@@ -53,14 +60,19 @@ void Engine::answer_stage(Query& query, Ask& ask, const WaitingRows& entry, Caus
   }
   ask.set_cause(entry.offset, entry.run.rows, cause);
   Walk(*this, query, now_ns)
-      .follow({entry.handle.ask, entry.offset, entry.run.rows, cause, outputs, first, entry.run});
+      .follow({entry.handle.ask, entry.offset, entry.run.rows, cause, outputs, first, entry.run,
+               nullptr, 0});
   if (ask.publish(entry.run.rows) && query.asks_left.fetch_sub(1, std::memory_order_acq_rel) == 1) {
     query.finish(Cause::kNone, now_ns);
   }
   ask.end_write();
 }
 
-void Engine::wake_started_stages() noexcept { started_here().wake(false); }
+/// Once a whole batch has been handed over.
+void Engine::wake_started_stages() noexcept {
+  answer_refused_waiters();
+  started_here().wake(false);
+}
 
 // ---- leading ------------------------------------------------------------------------------------
 

@@ -2,13 +2,14 @@
 
 namespace clipper {
 
-void Stages::open(const Plan& plan, std::uint32_t rows) {
+void Stages::open(const Plan& plan, std::uint32_t rows, bool bypass_cache) {
   const std::size_t needed = plan.stages().size() * rows;
   if (needed > room_) {
     progress_.reset(new Progress[needed]);
     room_ = needed;
   }
   rows_ = rows;
+  bypasses_cache_ = bypass_cache;
   for (std::uint16_t stage = 0; stage < plan.stages().size(); ++stage) {
     const auto left = static_cast<std::uint8_t>(plan.stages()[stage].predecessors.size());
     for (std::uint32_t row = 0; row < rows; ++row) {

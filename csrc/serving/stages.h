@@ -22,8 +22,11 @@ namespace clipper {
 class Stages {
  public:
   /// REQUIRES: exclusive access. Throws std::bad_alloc.
-  void open(const Plan& plan, std::uint32_t rows);
+  void open(const Plan& plan, std::uint32_t rows, bool bypass_cache = false);
   void clear() noexcept;
+
+  /// Whether this query is not answered from caches. Constant while it is open.
+  [[nodiscard]] bool bypasses_cache() const noexcept { return bypasses_cache_; }
 
   /// Copies the query's input. False: there was no memory for it. Before anything is started.
   [[nodiscard]] bool keep_input(const Plan& plan, const ColumnRows* columns) noexcept {
@@ -71,6 +74,7 @@ class Stages {
   }
 
   std::uint32_t rows_ = 0;
+  bool bypasses_cache_ = false;
   std::size_t room_ = 0;
   std::unique_ptr<Progress[]> progress_;
   OutputRows input_;  // only where the plan keeps it

@@ -12,8 +12,8 @@ bool is_failure(Cause cause) { return cause != Cause::kNone && cause != kSkipped
 
 // ---- where rows lie, as columns whose first row is the one that is meant -----------------------
 
-ColumnRows in_batch(const ColumnRows& column, const OutputLayout::Column& shape,
-                    std::uint32_t row) noexcept {
+ColumnRows in_columns(const ColumnRows& column, const OutputLayout::Column& shape,
+                      std::uint32_t row) noexcept {
   if (!shape.ragged) return {column.data + row * shape.item_bytes};
   if (column.offsets != nullptr) return {column.data, column.offsets + row};
   return column;  // of a single row
@@ -57,6 +57,9 @@ void Walk::start(std::uint16_t stage, const ColumnRows* columns, std::uint32_t o
   Deployment* deployment = query_.ask(stage).deployment();
   if (deployment == nullptr) return refuse(stage, offset, rows);
   const Nanos deadline_ns = deadline_of(stage);
+  if (deployment->cache() != nullptr && !stages_.bypasses_cache()) {
+    return start_cached(stage, columns, offset, rows, deadline_ns);
+  }
   if (!deployment->admits(now_ns_, rows, deadline_ns, deployment->longest_lane_of(columns, rows),
                           query_.priority)) {
     return refuse(stage, offset, rows);
@@ -75,12 +78,14 @@ void Walk::start(std::uint16_t stage, const ColumnRows* columns, std::uint32_t o
     }
     stages_.note_decided(stage, entry.offset, run->rows);
   }
-  if (done > 0) {
-    stages_.note_started(stage);
-    started_here().note(query_, *deployment);
-    flush_if_late(*deployment);
-  }
+  if (done > 0) note_waiting(stage, *deployment);
   if (done < rows) refuse(stage, offset + done, rows - done);
+}
+
+void Walk::note_waiting(std::uint16_t stage, Deployment& deployment) noexcept {
+  stages_.note_started(stage);
+  started_here().note(query_, deployment);
+  flush_if_late(deployment);
 }
 
 // An answer that is there is better than none that would come in time.
@@ -100,7 +105,7 @@ void Walk::end(std::uint16_t stage, std::uint32_t offset, std::uint32_t rows,
   stages_.note_decided(stage, offset, rows);
   if (ask.deployment() != nullptr) ask.deployment()->leave(rows);
   ask.set_cause(offset, rows, cause);
-  follow({stage, offset, rows, cause, nullptr, 0, {}});
+  follow({stage, offset, rows, cause, nullptr, 0, {}, nullptr, 0});
   if (ask.publish(rows) && query_.asks_left.fetch_sub(1, std::memory_order_acq_rel) == 1) {
     query_.finish(Cause::kNone, now_ns_);
   }
@@ -202,7 +207,10 @@ bool Walk::locate(const Source& source, std::uint16_t same_as, const Ended& ende
   const std::uint32_t row = ended.offset + i;
   if (source.stage == Source::kQuery) {
     if (same_as != Plan::kNowhere) {
-      column = in_block(ended.inputs, same_as, i);
+      const OutputLayout::Column& shape = plan_.input_layout().columns()[source.column];
+      column = ended.known != nullptr
+                   ? in_columns(ended.known[same_as], shape, ended.first_known + i)
+                   : in_block(ended.inputs, same_as, i);
       return true;
     }
     column = in_memory(plan_.input_layout(), stages_.input(), source.column, row);
@@ -211,7 +219,7 @@ bool Walk::locate(const Source& source, std::uint16_t same_as, const Ended& ende
   const OutputLayout& layout = plan_.stages()[source.stage].layout;
   if (source.stage == ended.stage && ended.outputs != nullptr) {
     const OutputLayout::Column& shape = layout.columns()[source.column];
-    column = in_batch(ended.outputs[source.column], shape, ended.first + i);
+    column = in_columns(ended.outputs[source.column], shape, ended.first + i);
     return true;
   }
   column = in_memory(layout, query_.ask(source.stage).outputs().data(), source.column, row);

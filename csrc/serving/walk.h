@@ -20,12 +20,11 @@
 #include "queue/row_blocks.h"
 #include "selection/plan.h"
 #include "serving/deployment.h"
+#include "serving/engine.h"
 #include "serving/query.h"
 #include "serving/stages.h"
 
 namespace clipper {
-
-class Engine;
 
 /// Stages that this thread has started, whose drivers are woken when it is done with its batch: by
 /// then all rows that go on from there wait together.
@@ -67,7 +66,10 @@ struct Ended {
   Cause cause = Cause::kNone;
   const ColumnRows* outputs = nullptr;  // of their batch, in which they begin at row `first`
   std::uint32_t first = 0;
-  RowRun inputs;  // no block: they were never stored
+  // Their own inputs, where they still lie. Neither: they were never stored, and did not run.
+  RowRun inputs;
+  const ColumnRows* known = nullptr;  // of rows that a cache knew, which begin at row `first_known`
+  std::uint32_t first_known = 0;
 };
 
 /// One step of a query from stage to stage, on the thread that makes it.
@@ -96,6 +98,15 @@ class Walk {
   [[nodiscard]] bool locate(const Source& source, std::uint16_t same_as, const Ended& ended,
                             std::uint32_t i, ColumnRows& column) noexcept;
   void refuse(std::uint16_t stage, std::uint32_t offset, std::uint32_t rows) noexcept;
+  /// Rows of the stage wait for a driver.
+  void note_waiting(std::uint16_t stage, Deployment& deployment) noexcept;
+
+  // The same past the stage's cache: see walk_cache.cc.
+  void start_cached(std::uint16_t stage, const ColumnRows* columns, std::uint32_t offset,
+                    std::uint32_t rows, Nanos deadline_ns) noexcept;
+  void end_known(const Engine::CachedAsk& cached, std::uint32_t first, std::uint32_t rows,
+                 Cause cause) noexcept;
+  void push_missed(Engine::CachedAsk& cached, std::uint32_t first, std::uint32_t rows) noexcept;
   /// Ends rows that were not stored, or not accepted.
   void end(std::uint16_t stage, std::uint32_t offset, std::uint32_t rows, Cause cause) noexcept;
   void flush_if_late(Deployment& deployment) noexcept;

@@ -60,14 +60,16 @@ class StagesBench {
 
   StagesBench() { clock.set(kSecond); }
 
-  /// A model of numbers.
-  void deploy(Function function, std::size_t columns = 1, std::uint32_t max_batch = 64) {
+  /// A model of numbers. `cache_bytes`: 0, or what its prediction cache may take.
+  void deploy(Function function, std::size_t columns = 1, std::uint32_t max_batch = 64,
+              std::size_t cache_bytes = 0) {
     DeploymentOptions options;
     options.input = numbers(columns);
     options.output = numbers();
     options.max_queue = 1024;
     options.row_budget_bytes = std::size_t{1} << 20;
     options.max_batch = max_batch;
+    options.cache.bytes = cache_bytes;
     Deployment& made = engine.add_deployment(options);
     made.add_replica(std::make_unique<FixedController>(max_batch));
     models.push_back(&engine.add_model(std::to_string(models.size())));
@@ -90,7 +92,7 @@ class StagesBench {
   }
 
   /// Asks for rows, given column by column.
-  Query* ask(std::vector<Numbers> columns, Nanos budget_ns = kNever) {
+  Query* ask(std::vector<Numbers> columns, Nanos budget_ns = kNever, bool bypass_cache = false) {
     std::vector<ColumnRows> rows;
     for (const Numbers& column : columns) {
       rows.push_back({reinterpret_cast<const std::byte*>(column.data())});
@@ -98,14 +100,15 @@ class StagesBench {
     Asking asking;
     asking.attended = true;
     asking.budget_ns = budget_ns;
+    asking.bypass_cache = bypass_cache;
     Refusal refusal{};
     Query* query = engine.submit(*application, rows.data(),
                                  static_cast<std::uint32_t>(columns[0].size()), asking, refusal);
     CHECK(query != nullptr);
     return query;
   }
-  Query* ask(Numbers rows, Nanos budget_ns = kNever) {
-    return ask(std::vector<Numbers>{std::move(rows)}, budget_ns);
+  Query* ask(Numbers rows, Nanos budget_ns = kNever, bool bypass_cache = false) {
+    return ask(std::vector<Numbers>{std::move(rows)}, budget_ns, bypass_cache);
   }
 
   /// Claims a batch of a model; nullptr: nothing waits there.
@@ -143,6 +146,16 @@ class StagesBench {
       has_run = false;
       for (std::size_t model = 0; model < models.size(); ++model) has_run = run(model) || has_run;
     }
+  }
+
+  [[nodiscard]] CacheStatistics cache_of(std::size_t model) {
+    return deployments[model]->cache()->statistics();
+  }
+  /// Rows that a model has run.
+  [[nodiscard]] std::uint32_t evaluated(std::size_t model) const {
+    std::uint32_t rows = 0;
+    for (const std::uint32_t batch : batches[model]) rows += batch;
+    return rows;
   }
 
   struct Answer {
@@ -189,6 +202,7 @@ class StagesBench {
       CHECK(!run(model));  // buries the dead
       CHECK_EQ(deployments[model]->outstanding(), 0);
       CHECK_EQ(deployments[model]->live_rows(), 0u);
+      if (deployments[model]->cache() != nullptr) CHECK_EQ(cache_of(model).flights, 0u);
     }
     CHECK_EQ(engine.open_queries(), 0u);
   }
