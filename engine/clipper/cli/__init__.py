@@ -22,11 +22,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     -------
     int
         Exit status: 0 all is well, 1 a served answer was wrong or
-        none could be compared, 2 something is not installed.
+        none could be compared, or a policy did not leave a model
+        that fails, 2 something is not installed.
     """
     parser = argparse.ArgumentParser(prog="clipper", description="Prediction serving engine.")
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser("demo", help="serve models of handwritten digits under load")
+    demo.add_argument(
+        "what",
+        nargs="?",
+        choices=("load", "selection"),
+        default="load",
+        help="models under load (if not given), or policies that learn which model to trust while "
+        "the best one fails; that takes no --seconds and --rate",
+    )
     demo.add_argument(
         "--seconds", type=float, default=5.0, help="length of each application's load"
     )
@@ -44,6 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"clipper demo needs {', '.join(missing)}: pip install 'clipper[demo]'", file=sys.stderr
         )
         return 2
+    if arguments.what == "selection":
+        from . import selection_report  # noqa: PLC0415 - needs the demo's extra
+
+        return selection_report.run(arguments.output, arguments.seed)
     from .demo import run  # noqa: PLC0415 - needs the demo's extra
 
     return run(arguments.seconds, arguments.rate, arguments.output, arguments.seed)
