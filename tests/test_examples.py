@@ -321,6 +321,45 @@ def test_the_pipeline_reads_digits_and_asks_again_where_it_is_in_doubt() -> None
     assert "the first is 'seven', by decode, model" in done.stdout
 
 
+def numbers(example: str) -> list[list[float]]:
+    """Run an example that prints; return the numbers that follow the name in each line."""
+    done = run(EXAMPLES / example / f"{example}.py")
+    assert done.returncode == 0, done.stderr
+    lines = [line.partition(":")[2] if ": " in line else line for line in done.stdout.splitlines()]
+    return [[float(number) for number in re.findall(r"[\d.]+", line)] for line in lines]
+
+
+def test_the_bandits_follow_the_better_model_and_the_turn() -> None:
+    policies = numbers("bandit")
+    assert len(policies) == 3
+    for before, after in policies:
+        assert before > 75
+        assert after < 25
+
+
+def test_the_canary_keeps_a_sound_model_and_takes_back_a_broken_one() -> None:
+    (sound_first, _, sound_last), (broken_first, _, broken_last) = numbers("canary")
+    assert 10 < sound_first < 60
+    assert 10 < sound_last < 60
+    assert broken_first > 10
+    assert broken_last == 0
+
+
+def test_the_ensemble_is_sure_where_it_is_right() -> None:
+    pytest.importorskip("sklearn")
+    *alone, vote, all_agree, two_agree, none_agrees, left = numbers("ensemble")
+    assert vote[0] > sum(right for (right,) in alone) / 3
+    assert all_agree[1] > max(right for (right,) in alone) + 3
+    assert all_agree[1] > two_agree[1] > none_agrees[1]
+    assert left == none_agrees[:1]
+
+
+def test_what_is_learned_for_each_context_beats_what_is_learned_for_all() -> None:
+    (own, of), (shared, _), (static, _) = numbers("personalised")
+    assert own < 0.05 * of
+    assert own < 0.1 * min(shared, static)
+
+
 def test_the_gate_passes_a_model_that_holds_its_objective() -> None:
     pytest.importorskip("pytest_benchmark")
     gate = EXAMPLES / "gate_your_model"

@@ -7,7 +7,13 @@ import pytest
 
 pytest.importorskip("sklearn")
 
+import clipper
 from clipper.cli import main, selection
+from clipper_adapters import zoo
+
+#: Groups of users in figure 10.
+GROUPS = 4
+DIGITS = zoo.digits()
 
 # ---- figure 8: the best model fails for a while ------------------------------------------------
 
@@ -74,3 +80,56 @@ def test_the_demo_of_selection_tells_and_draws_what_happened(
         assert f"{outcome.wrong[name].sum()}" in told
     assert f"{outcome.returned('Exp4')} " in told
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+# ---- figure 10: groups whose labels differ ------------------------------------------------------
+
+
+def errors_of_groups(
+    engine: clipper.Engine, name: str, policy: object, *, by_context: bool
+) -> int:
+    """Ask for digits of four groups that each name them differently; count wrong answers."""
+    data = DIGITS
+    models = [f"group-{g}" for g in range(GROUPS)]
+    application = engine.create_application(
+        name, models=models, slo=None, policy=policy, loss="zero_one"
+    )
+    random = np.random.default_rng(0)
+    chosen = random.integers(0, len(data.x_test), 3000)
+    wrong = 0
+    for i, group in zip(chosen, random.integers(0, GROUPS, len(chosen)), strict=True):
+        context = f"group-{group}" if by_context else None
+        prediction = application.predict(data.x_test[i], context=context)
+        label = (data.y_test[i] + group) % 10
+        application.feedback(prediction, label=label)
+        wrong += int(prediction.output != label)
+    return wrong
+
+
+def test_a_state_for_each_context_beats_a_shared_one_and_any_static_choice() -> None:
+    linear = zoo.train_svm(DIGITS, kernel="linear")
+    weights, bias = linear.coef_.T.astype(np.float32), linear.intercept_.astype(np.float32)
+    row, label = clipper.Tensor("float32", (64,)), clipper.Tensor("int64", ())
+    with clipper.Engine() as engine:
+        for group in range(GROUPS):
+            engine.deploy(
+                f"group-{group}",
+                lambda x, group=group: ((x @ weights + bias).argmax(axis=1) + group) % 10,
+                input=row,
+                output=label,
+            )
+        own = errors_of_groups(engine, "own", clipper.Exp3(), by_context=True)
+        shared = errors_of_groups(engine, "shared", clipper.Exp3(), by_context=False)
+        static = min(
+            errors_of_groups(
+                engine,
+                f"static-{g}",
+                clipper.WeightedEnsemble({f"group-{i}": float(i == g) for i in range(GROUPS)}),
+                by_context=False,
+            )
+            for g in range(GROUPS)
+        )
+        contexts = engine.application("own").describe()["contexts"]
+    assert own < shared / 2
+    assert own < static / 2
+    assert contexts["in_memory"] == GROUPS
