@@ -1,6 +1,7 @@
 #include "base/event_fd.h"
 
 #include <sys/eventfd.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -29,7 +30,12 @@ void EventFd::signal() noexcept {
 
 std::uint64_t EventFd::drain() noexcept {
   std::uint64_t rings = 0;
-  return read(fd_, &rings, sizeof rings) == sizeof rings ? rings : 0;
+  iovec place{&rings, sizeof rings};
+  // Another process may share the descriptor, and with it whether reads of it block: this one never
+  // does. Kernels before 5.8 cannot say that of a single read.
+  ssize_t taken = preadv2(fd_, &place, 1, -1, RWF_NOWAIT);
+  if (taken < 0 && errno == EOPNOTSUPP) taken = read(fd_, &rings, sizeof rings);
+  return taken == sizeof rings ? rings : 0;
 }
 
 }  // namespace clipper

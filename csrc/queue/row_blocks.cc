@@ -1,7 +1,5 @@
 #include "queue/row_blocks.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -79,23 +77,6 @@ const RowSpec& checked(const RowSpec& spec, std::size_t budget_bytes) {
   return spec;
 }
 
-/// Shared memory that a worker process may map: its size is sealed, so no mapping can be cut short.
-std::byte* map_sealed_memory(std::size_t bytes) {
-  const int fd = memfd_create("clipper-rows", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-  if (fd < 0) throw Error(ErrorCode::kOutOfMemory, "memfd_create failed for a model's rows");
-  void* memory = MAP_FAILED;
-  if (ftruncate(fd, static_cast<off_t>(bytes)) == 0 &&
-      fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0) {
-    memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
-  }
-  close(fd);
-  if (memory == MAP_FAILED) {
-    throw Error(ErrorCode::kOutOfMemory,
-                "cannot map " + std::to_string(bytes) + " bytes for a model's rows");
-  }
-  return static_cast<std::byte*>(memory);
-}
-
 }  // namespace
 
 RowBlocks::RowBlocks(const RowSpec& spec, std::size_t budget_bytes, std::uint32_t least_block_rows)
@@ -106,12 +87,12 @@ RowBlocks::RowBlocks(const RowSpec& spec, std::size_t budget_bytes, std::uint32_
       layout_(lay_out(spec, block_rows_, budget_bytes)),
       block_bytes_(round_up_to_page(layout_.bytes())) {
   block_count_ = std::max<std::size_t>(budget_bytes / block_bytes_, 2);
-  mapped_bytes_ = block_count_ * block_bytes_;
-  memory_ = map_sealed_memory(mapped_bytes_);
+  memory_ = std::make_unique<SealedMemory>("a model's rows", block_count_ * block_bytes_,
+                                           Access::kReadOnly);
   blocks_ = std::make_unique<Block[]>(block_count_);
   free_.reserve(block_count_);  // so that recycling never allocates
   for (std::size_t i = 0; i < block_count_; ++i) {
-    blocks_[i].data = memory_ + i * block_bytes_;
+    blocks_[i].data = memory_->data() + i * block_bytes_;
     blocks_[i].pool = this;
     blocks_[i].layout = &layout_;
   }
@@ -122,7 +103,7 @@ RowBlocks::RowBlocks(std::size_t row_bytes, std::size_t budget_bytes,
     : RowBlocks(RowSpec({DTypeCode::kUInt, 8}, {static_cast<std::int64_t>(row_bytes)}),
                 budget_bytes, least_block_rows) {}
 
-RowBlocks::~RowBlocks() { munmap(memory_, mapped_bytes_); }
+RowBlocks::~RowBlocks() = default;
 
 std::optional<RowRun> RowBlocks::reserve(std::uint32_t rows) noexcept {
   for (;;) {

@@ -21,6 +21,7 @@
 #include <span>
 #include <vector>
 
+#include "base/sealed_memory.h"
 #include "base/tensor.h"
 #include "queue/block_layout.h"
 
@@ -90,6 +91,8 @@ class RowBlocks : public std::enable_shared_from_this<RowBlocks> {
     return offsets[run.first + run.rows] - offsets[run.first];
   }
   [[nodiscard]] bool is_ragged() const noexcept { return is_ragged_; }
+  /// What all blocks lie in, but those on the heap.
+  [[nodiscard]] const SealedMemory& memory() const noexcept { return *memory_; }
   /// Bytes of a row without the values of its ragged tensors.
   [[nodiscard]] std::size_t row_bytes() const noexcept { return BlockLayout::fixed_bytes(spec_); }
   [[nodiscard]] std::uint32_t block_rows() const noexcept { return block_rows_; }
@@ -111,8 +114,7 @@ class RowBlocks : public std::enable_shared_from_this<RowBlocks> {
   const std::uint32_t block_rows_;
   const BlockLayout layout_;
   const std::size_t block_bytes_;
-  std::size_t mapped_bytes_ = 0;
-  std::byte* memory_ = nullptr;
+  std::unique_ptr<SealedMemory> memory_;
 
   std::atomic<Block*> open_{nullptr};
   mutable std::mutex mutex_;  // guards what follows

@@ -11,12 +11,23 @@ namespace clipper {
 
 struct Flight;  // cache/flight.h: nobody follows it here
 
+/// How rows come to wait.
+enum class Trial : std::uint8_t {
+  kFirst,    ///< as they came
+  kAgain,    ///< they were in flight when a worker died
+  kSuspect,  ///< a single row that a worker may have died of: it runs alone
+};
+
 /// Names one attempt to answer one ask of one query. Stale handles are recognised, never followed.
+///
+/// Rows that are tried again keep their attempt: between two tries nobody holds them but the queue,
+/// because whoever had them is dead.
 struct Handle {
   std::uint32_t slot = 0;
   std::uint32_t generation = 0;
   std::uint16_t ask = 0;
-  std::uint16_t attempt = 0;
+  std::uint8_t attempt = 0;
+  Trial trial = Trial::kFirst;
 };
 
 /// Rows of like length wait together: which of a deployment's lanes.

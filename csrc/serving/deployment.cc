@@ -48,13 +48,15 @@ Deployment::Deployment(DeploymentOptions options, QueryTable& queries)
       staging_(std::make_shared<RowBlocks>(options_.input, options_.row_budget_bytes,
                                            options_.max_batch)),
       block_rows_(blocks_->block_rows()),
-      most_batch_rows_(staging_->is_ragged() ? std::numeric_limits<std::uint32_t>::max()
-                                             : staging_->block_rows()),
+      most_batch_rows_(std::min(options_.most_batch, staging_->is_ragged()
+                                                         ? std::numeric_limits<std::uint32_t>::max()
+                                                         : staging_->block_rows())),
       max_batch_(std::clamp(options_.max_batch, 1U, most_batch_rows_)),
       max_queue_(options_.max_queue),
       queue_(std::make_unique<RequestQueue<WaitingRows>>(options_.max_queue)),
       cache_(make_cache()),
-      windows_(checked_edges(options_).size() + 1) {}
+      windows_(checked_edges(options_).size() + 1),
+      quarantine_(RowHasher(options_.cache.secret, options_.cache.deployment, options_.input)) {}
 
 Replica& Deployment::add_replica(std::vector<std::unique_ptr<Controller>> controllers) {
   replicas_.push_back(
@@ -135,6 +137,8 @@ bool Deployment::admits(Nanos now_ns, std::uint32_t rows, Nanos answer_by_ns, La
 }
 
 bool Deployment::push(const WaitingRows& entry) noexcept {
+  if (entry.handle.trial == Trial::kSuspect) [[unlikely]]
+    return push_suspect(entry);
   if (waiting_requests_.fetch_add(1, std::memory_order_relaxed) >= max_queue() ||
       (!queue_->try_push(entry) && !push_after_draining(entry))) {
     waiting_requests_.fetch_sub(1, std::memory_order_relaxed);
@@ -166,8 +170,9 @@ Batch* Deployment::claim(Replica& replica, Nanos now_ns, Nanos run_limit_ns,
   drain_queue();
   bury_the_dead(now_ns);
   if (has_priorities_.load(std::memory_order_relaxed)) choose_ranks(replica, now_ns, dropped);
+  if (!suspects_.empty()) bind_suspect(*batch, now_ns, dropped);
   std::array<bool, kMaxLanes> passed_over{};
-  while (Window* window = most_urgent(passed_over)) {
+  while (Window* window = batch->rows > 0 ? nullptr : most_urgent(passed_over)) {
     if (drop_dead_head(*window, now_ns, dropped)) continue;
     const auto lane = static_cast<Lane>(window - windows_.data());
     Controller& controller = replica.controller(lane);
@@ -198,8 +203,7 @@ Batch* Deployment::claim(Replica& replica, Nanos now_ns, Nanos run_limit_ns,
     if (batch->bound_ns > run_limit_ns) return nullptr;
     batch->lane = lane;
     window->charge(batch->bound_ns);
-    bind(*batch, *window, rows, now_ns);
-    if (batch->rows > 0) break;  // else all of them had died meanwhile
+    bind(*batch, *window, rows, now_ns);  // none, if all of them have died meanwhile
   }
   if (batch->rows == 0) return nullptr;
   retry_at_ns = kNever;
@@ -290,7 +294,8 @@ bool Deployment::drop_dead_head(Window& window, Nanos now_ns, std::vector<Droppe
   if (is_dead(head)) {
     drop_or_pass_head(window, Cause::kCancelled, now_ns, dropped);
   } else if (head.deadline_ns <= now_ns) {
-    drop_or_pass_head(window, Cause::kDeadline, now_ns, dropped);
+    drop_or_pass_head(window, head.handle.trial == Trial::kFirst ? Cause::kDeadline : Cause::kCrash,
+                      now_ns, dropped);
   } else {
     return false;
   }
@@ -301,9 +306,9 @@ void Deployment::drop_head(Window& window, Cause cause, std::vector<DroppedRows>
   const WaitingRows entry = window.head();
   window.pop_head();
   note_taken(entry);
-  auto& counter = cause == Cause::kDeadline   ? rows_expired
-                  : cause == Cause::kOverload ? rows_hopeless
-                                              : rows_withdrawn;
+  auto& counter = cause == Cause::kDeadline || cause == Cause::kCrash ? rows_expired
+                  : cause == Cause::kOverload                         ? rows_hopeless
+                                                                      : rows_withdrawn;
   counter.fetch_add(entry.run.rows, std::memory_order_relaxed);
   dropped.push_back({entry, cause});
 }
@@ -395,7 +400,11 @@ void Deployment::give_back_all_but_run_of(Batch& batch, const WaitingRows& head)
 }
 
 void Deployment::put_back(const WaitingRows& entry) {
-  windows_[entry.lane].push(entry);
+  if (entry.handle.trial == Trial::kSuspect) {
+    suspects_.push_back(entry);
+  } else {
+    windows_[entry.lane].push(entry);
+  }
   count_waiting(entry, entry.run.rows);
   waiting_rows_.fetch_add(entry.run.rows, std::memory_order_seq_cst);
   waiting_requests_.fetch_add(1, std::memory_order_relaxed);
@@ -407,6 +416,11 @@ void Deployment::take_all(std::vector<DroppedRows>& dropped, Cause cause) {
   for (Window& window : windows_) {
     while (!window.empty()) drop_head(window, cause, dropped);
   }
+  for (const WaitingRows& entry : suspects_) {
+    note_taken(entry);
+    dropped.push_back({entry, cause});
+  }
+  suspects_.clear();
 }
 
 void Deployment::free_memory() {

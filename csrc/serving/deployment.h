@@ -13,6 +13,8 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <deque>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -27,6 +29,7 @@
 #include "queue/row_blocks.h"
 #include "queue/window.h"
 #include "serving/drift_bell.h"
+#include "serving/quarantine.h"
 #include "serving/query_table.h"
 #include "serving/replica.h"
 #include "statistics/model_statistics.h"
@@ -41,6 +44,7 @@ struct DeploymentOptions {
   std::uint32_t max_queue = 16384;                        ///< requests that may wait, at first
   std::size_t row_budget_bytes = std::size_t{256} << 20;  ///< memory for waiting rows
   std::uint32_t max_batch = 4096;                         ///< at first
+  std::uint32_t most_batch = std::numeric_limits<std::uint32_t>::max();  ///< max_batch ever
   std::uint32_t most_in_flight = 1;
   bool caller_runs = true;
   CacheOptions cache;
@@ -97,6 +101,18 @@ class Deployment {
   /// retry_at_ns: when the controller wants to be asked again, if it waits on purpose, else kNever.
   [[nodiscard]] Batch* claim(Replica& replica, Nanos now_ns, Nanos run_limit_ns,
                              std::vector<DroppedRows>& dropped, Nanos& retry_at_ns);
+  // Rows whose worker died (deployment_retries.cc). They are counted in already.
+
+  /// Lets rows wait again that were taken for a batch; suspects apart, one row each.
+  void requeue(WaitingRows entry);
+  /// Whether some replica can run, or will.
+  [[nodiscard]] bool has_live_replica() const noexcept;
+  /// Whether some replica can run now.
+  [[nodiscard]] bool has_available_replica(Nanos now_ns) const noexcept;
+  /// Whether some replica has nothing to run.
+  [[nodiscard]] bool has_idle_replica(Nanos now_ns) const noexcept;
+  [[nodiscard]] Quarantine& quarantine() noexcept { return quarantine_; }
+
   /// Takes everything off the queue and the window. REQUIRES: closed.
   void take_all(std::vector<DroppedRows>& dropped, Cause cause);
 
@@ -166,6 +182,7 @@ class Deployment {
     return batch.was_gathered() ? staging_ : blocks_;
   }
   [[nodiscard]] const RowBlocks& blocks() const noexcept { return *blocks_; }
+  [[nodiscard]] RowBlocks& staging() noexcept { return *staging_; }
   [[nodiscard]] RowBlocks& blocks() noexcept { return *blocks_; }
   [[nodiscard]] const std::vector<std::unique_ptr<Replica>>& replicas() const noexcept {
     return replicas_;
@@ -215,12 +232,16 @@ class Deployment {
   void drop_head(Window& window, Cause cause, std::vector<DroppedRows>& dropped);
   void drop_or_pass_head(Window& window, Cause cause, Nanos now_ns,
                          std::vector<DroppedRows>& dropped);
+  void drop_or_pass(const WaitingRows& entry, Cause cause, Nanos now_ns,
+                    std::vector<DroppedRows>& dropped);
   [[nodiscard]] std::optional<WaitingRows> pass_on(const WaitingRows& row, Nanos now_ns) noexcept;
   void put_back(const WaitingRows& entry);
   void put_back_passed();
   void note_end(const Batch& batch, Nanos ends_ns) noexcept;
+  [[nodiscard]] bool push_suspect(const WaitingRows& entry) noexcept;
   [[nodiscard]] std::unique_ptr<PredictionCache> make_cache();
   void bind(Batch& batch, Window& window, std::uint32_t rows, Nanos now_ns);
+  void bind_suspect(Batch& batch, Nanos now_ns, std::vector<DroppedRows>& dropped);
   void lay_out(Batch& batch);
   [[nodiscard]] bool gather(Batch& batch);
   [[nodiscard]] std::optional<RowRun> reserve_staging(const Batch& batch) noexcept;
@@ -242,8 +263,10 @@ class Deployment {
   std::vector<std::unique_ptr<Replica>> replicas_;
   std::unique_ptr<PredictionCache> cache_;
 
-  std::mutex window_mutex_;      // guards what follows
-  std::vector<Window> windows_;  // one for each lane; their number never changes
+  std::mutex window_mutex_;           // guards what follows
+  std::vector<Window> windows_;       // one for each lane; their number never changes
+  std::deque<WaitingRows> suspects_;  // each a single row that runs alone
+  bool was_suspects_turn_ = false;
   std::uint64_t dead_seen_ = 0;
   std::vector<WaitingRows> passed_on_;  // rows of dead queries that others wait for
 
@@ -260,6 +283,7 @@ class Deployment {
   // Rows of another priority than 0 once more: on a line that the usual case never touches.
   alignas(64) std::array<std::atomic<std::int64_t>, Window::kRanks> waiting_by_priority_{};
   std::atomic<std::int64_t> best_effort_rows_{0};
+  Quarantine quarantine_;
 };
 
 }  // namespace clipper

@@ -63,6 +63,7 @@ std::optional<WaitingRows> Deployment::pass_on(const WaitingRows& row, Nanos now
   if (!next) return std::nullopt;
   WaitingRows passed = row;
   passed.handle = next->handle;
+  passed.handle.trial = row.handle.trial;
   passed.offset = next->offset;
   passed.deadline_ns = next->deadline_ns;
   passed.arrived_ns = next->arrived_ns;
@@ -109,6 +110,13 @@ void Deployment::drop_or_pass_head(Window& window, Cause cause, Nanos now_ns,
   if (cache_ == nullptr || !dropped.back().entry.flight) return;
   const WaitingRows entry = dropped.back().entry;
   dropped.resize(already);
+  drop_or_pass(entry, cause, now_ns, dropped);
+}
+
+/// The same for an entry that is off the window.
+void Deployment::drop_or_pass(const WaitingRows& entry, Cause cause, Nanos now_ns,
+                              std::vector<DroppedRows>& dropped) {
+  if (!entry.flight) return dropped.push_back({entry, cause});
   for (std::uint32_t i = 0; i < entry.run.rows; ++i) {
     WaitingRows row = row_of(entry, i);
     const auto passed = pass_on(row, now_ns);

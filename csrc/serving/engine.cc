@@ -197,7 +197,8 @@ void Engine::enqueue(Query& query, std::uint16_t index, const ColumnRows* column
   }
   if (!deployment->admits(now_ns, query.rows, query.answer_by_ns,
                           deployment->longest_lane_of(columns, query.rows), query.priority)) {
-    return refuse(query, index, Cause::kOverload, 0);
+    const bool is_down = !deployment->has_available_replica(now_ns);
+    return refuse(query, index, is_down ? Cause::kNoReplica : Cause::kOverload, 0);
   }
   const std::uint32_t total = query.rows;
   WaitingRows entry{{query.slot, query.generation, index, 0},
@@ -209,9 +210,11 @@ void Engine::enqueue(Query& query, std::uint16_t index, const ColumnRows* column
                     query.priority};
   // The rows of one query stay together up to the block size.
   for (std::uint32_t offset = 0; offset < total; offset += entry.run.rows) {
-    const auto run = deployment->store(columns, offset, total - offset, entry.lane);
-    if (!run) return refuse(query, index, Cause::kOverload, offset);
     entry.offset = offset;
+    const std::uint32_t together = screen(entry, *deployment, columns, offset, total - offset);
+    if (together == 0) continue;
+    const auto run = deployment->store(columns, offset, together, entry.lane);
+    if (!run) return refuse(query, index, Cause::kOverload, offset);
     entry.run = *run;
     if (!deployment->push(entry)) {
       RowBlocks::release(*run->block, run->rows);

@@ -8,7 +8,7 @@
 // The first half is in engine.cc, with its drivers and complete(); collect() and waiting in
 // engine_collect.cc; the reaper and the end in engine_reap.cc; rows of deployments that have a
 // cache in engine_cache.cc; what is different for queries that go through stages in
-// engine_stages.cc.
+// engine_stages.cc; what a worker's death leads to in engine_retry.cc.
 //
 // C++ never calls out of here: drivers pull batches with claim() and hand results over with
 // complete().
@@ -141,6 +141,12 @@ class Engine {
   }
   /// The batch has no outputs: every row ends with `cause`. Returns when the batch ended.
   Nanos fail(Batch& batch, Cause cause, std::uint32_t error_id);
+  /// The worker that had the batch died: its rows wait again, on this replica or another, unless
+  /// they are due before `runnable_at_ns`, or are known to kill workers. `is_blamed`: the worker
+  /// was running it, so each of its rows is suspected and runs alone. Returns what is refused from
+  /// now on.
+  std::vector<Hash128> retry(Batch& batch, bool is_blamed, Nanos runnable_at_ns,
+                             std::uint32_t error_id);
   /// Lets go of the replica that claim gave, and sees to it that waiting rows find another driver.
   void stop_driving(Replica& replica) noexcept;
 
@@ -209,6 +215,11 @@ class Engine {
   void enqueue(Query& query, std::uint16_t index, const ColumnRows* columns, Nanos now_ns,
                bool bypass_cache) noexcept;
   void refuse(Query& query, std::uint16_t index, Cause cause, std::uint32_t offset) noexcept;
+  /// How many rows of `columns` from row `first` on may wait together; 0: that one is refused, and
+  /// was answered. Marks a suspect.
+  [[nodiscard]] std::uint32_t screen(WaitingRows& entry, Deployment& deployment,
+                                     const ColumnRows* columns, std::uint32_t first,
+                                     std::uint32_t rows) noexcept;
 
   // The same past a cache: see engine_cache.cc, and walk_cache.cc for stages.
   friend class Walk;

@@ -76,10 +76,13 @@ std::uint32_t Engine::push_run(CachedAsk& cached, std::uint32_t first,
   WaitingRows entry{cached.handle(),      cached.offset + first, {},
                     cached.answer_by_ns,  cached.arrived_ns,     0,
                     cached.query.priority};
+  entry.flight = &cached.flight(first);
+  cached.flight(first).block_row = 0;  // in no block yet
+  rows = screen(entry, cached.deployment, cached.columns, first, rows);
+  if (rows == 0) return 1;  // it was answered
   const auto run = cached.deployment.store(cached.columns, first, rows, entry.lane);
   if (!run) return 0;
   entry.run = *run;
-  entry.flight = &cached.flight(first);
   for (std::uint32_t i = 0; i < run->rows; ++i) {
     cached.flight(first + i).block_row = run->first + i;
   }

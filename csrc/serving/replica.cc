@@ -91,12 +91,12 @@ void Replica::end(Batch& batch, Nanos now_ns, bool failed) noexcept {
 }
 
 Nanos Replica::free_at_ns(Nanos now_ns) const noexcept {
-  if (in_flight_.load(std::memory_order_relaxed) == 0) return now_ns;
+  if (in_flight_.load(std::memory_order_relaxed) == 0) return std::max(now_ns, available_at_ns());
   return std::max(now_ns, predicted_end_ns_.load(std::memory_order_relaxed));
 }
 
 Nanos Replica::expected_free_at_ns(Nanos now_ns) const noexcept {
-  if (in_flight_.load(std::memory_order_relaxed) == 0) return now_ns;
+  if (in_flight_.load(std::memory_order_relaxed) == 0) return std::max(now_ns, available_at_ns());
   return std::max(now_ns, expected_end_ns_.load(std::memory_order_relaxed));
 }
 
@@ -107,15 +107,32 @@ bool Replica::wait_for_work(const Clock& clock, Nanos until_ns,
     // Announce the sleep before the last look: wake_thread() reads the word after its rows are
     // pushed.
     asleep_.store(kAsleep, std::memory_order_seq_cst);
-    const bool has_work = has_new_controller_.exchange(false, std::memory_order_seq_cst) ||
-                          (seen_arrivals != nullptr ? deployment_.arrived_rows() != *seen_arrivals
-                                                    : has_undriven_rows());
+    const bool finds_work = has_work(seen_arrivals);
     const bool stopped = is_stopped();
-    if (stopped || has_work || clock.now_ns() >= until_ns) {
+    if (stopped || finds_work || clock.now_ns() >= until_ns) {
       asleep_.store(kAwake, std::memory_order_relaxed);
       return !stopped;
     }
     static_cast<void>(park_until(asleep_, kAsleep, until_ns));
+  }
+}
+
+bool Replica::has_work(const std::uint64_t* seen_arrivals) noexcept {
+  return has_new_controller_.exchange(false, std::memory_order_seq_cst) ||
+         (seen_arrivals != nullptr ? deployment_.arrived_rows() != *seen_arrivals
+                                   : has_undriven_rows());
+}
+
+EventFd& Replica::make_bell() {
+  if (bell_ == nullptr) bell_ = std::make_unique<EventFd>();
+  return *bell_;
+}
+
+void Replica::rouse() noexcept {
+  if (bell_ != nullptr) {
+    bell_->signal();
+  } else {
+    wake_one(asleep_);
   }
 }
 
@@ -160,7 +177,7 @@ bool Replica::wake_thread(bool patient) noexcept {
     // Asleep where leaders used to come: it need not hurry.
     const std::uint32_t next = patient && is_patient() ? kDozing : kAwake;
     if (asleep_.compare_exchange_weak(state, next, std::memory_order_seq_cst)) {
-      wake_one(asleep_);
+      rouse();
       return true;
     }
   }
@@ -170,7 +187,7 @@ bool Replica::wake_thread(bool patient) noexcept {
 void Replica::stop() noexcept {
   stop_.store(true, std::memory_order_seq_cst);
   asleep_.store(kAwake, std::memory_order_seq_cst);
-  wake_one(asleep_);
+  rouse();
 }
 
 }  // namespace clipper

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/event_fd.h"
 #include "base/histogram.h"
 #include "batching/controller.h"
 #include "serving/batch.h"
@@ -45,6 +46,9 @@ class Replica {
   /// Driver: it has run; teaches the controller.
   void end(Batch& batch, Nanos now_ns, bool failed) noexcept;
 
+  [[nodiscard]] bool has_batches() const noexcept {
+    return in_flight_.load(std::memory_order_relaxed) > 0;
+  }
   /// When a batch that is bound now would start: now, or when those in flight should be done.
   [[nodiscard]] Nanos free_at_ns(Nanos now_ns) const noexcept;
   /// The same by what is expected, not by what nearly always holds.
@@ -62,6 +66,28 @@ class Replica {
   /// The replica's thread: it was awake, and a leader had taken everything.
   void note_needless_wake() noexcept { patience_.store(kMostPatience, std::memory_order_relaxed); }
   void stop() noexcept;
+
+  // For a thread that sleeps in poll() instead of wait_for_work(), because a worker may wake it
+  // too.
+
+  /// From now on whoever wakes the thread rings this bell. Before serving only. Throws
+  /// kOutOfMemory.
+  EventFd& make_bell();
+  /// The thread is about to sleep: whoever pushes rows from now on rings. Look for work once more
+  /// afterwards.
+  void announce_sleep() noexcept { asleep_.store(kAsleep, std::memory_order_seq_cst); }
+  void note_awake() noexcept { asleep_.store(kAwake, std::memory_order_relaxed); }
+  /// Whether rows wait; after a deferral (`seen_arrivals` given) whether newer ones came, or
+  /// another controller.
+  [[nodiscard]] bool has_work(const std::uint64_t* seen_arrivals) noexcept;
+
+  /// Nothing can run here before `at_ns`: its worker has to start; kNever: it will not start again.
+  void set_available_at(Nanos at_ns) noexcept {
+    available_at_ns_.store(at_ns, std::memory_order_seq_cst);
+  }
+  [[nodiscard]] Nanos available_at_ns() const noexcept {
+    return available_at_ns_.load(std::memory_order_seq_cst);
+  }
   [[nodiscard]] bool is_stopped() const noexcept { return stop_.load(std::memory_order_acquire); }
 
   [[nodiscard]] Deployment& deployment() noexcept { return deployment_; }
@@ -99,6 +125,7 @@ class Replica {
   static constexpr std::uint32_t kMostPatience = 4;  // dozes in vain before it ends
 
   [[nodiscard]] bool has_undriven_rows() const noexcept;
+  void rouse() noexcept;
   [[nodiscard]] bool doze(const Clock& clock, Nanos until_ns) noexcept;
   [[nodiscard]] bool is_patient() const noexcept {
     return patience_.load(std::memory_order_relaxed) > 0;
@@ -113,6 +140,8 @@ class Replica {
   std::atomic<std::uint32_t> in_flight_{0};
   std::atomic<Nanos> predicted_end_ns_{0};
   std::atomic<Nanos> expected_end_ns_{0};
+  std::atomic<Nanos> available_at_ns_{0};
+  std::unique_ptr<EventFd> bell_;
   alignas(64) std::atomic<bool> driven_{false};
   alignas(64) std::atomic<std::uint32_t> asleep_{kAwake};  // futex word of the replica's thread
   std::atomic<bool> stop_{false};

@@ -68,9 +68,22 @@ void Walk::start(std::uint16_t stage, const ColumnRows* columns, std::uint32_t o
       {query_.slot, query_.generation, stage, 0}, 0, {}, deadline_ns, now_ns_, 0, query_.priority};
   std::uint32_t done = 0;
   for (; done < rows; done += entry.run.rows) {
-    const auto run = deployment->store(columns, done, rows - done, entry.lane);
-    if (!run) break;
     entry.offset = offset + done;
+    std::uint32_t together = rows - done;
+    if (!deployment->quarantine().is_empty()) {
+      const Screened screened = deployment->quarantine().screen(columns, done, together);
+      together = screened.rows;
+      const bool is_suspect = screened.suspicion == Suspicion::kSuspect;
+      entry.handle.trial = is_suspect ? Trial::kSuspect : Trial::kFirst;
+      if (screened.suspicion == Suspicion::kRefused) {
+        entry.run.rows = 1;
+        query_.ask(stage).note(0, screened.error_id);
+        end(stage, entry.offset, 1, Cause::kCrash);
+        continue;
+      }
+    }
+    const auto run = deployment->store(columns, done, together, entry.lane);
+    if (!run) break;
     entry.run = *run;
     if (!deployment->push(entry)) {
       RowBlocks::release(*run->block, run->rows);
