@@ -13,6 +13,7 @@ from pathlib import Path
 NEEDED = [
     r"clipper/py\.typed",
     r"clipper_adapters/py\.typed",
+    r"clipper_worker/__main__\.py",
     r"clipper/_core/libclipper_core\.so",
     r"clipper-[^/]+\.dist-info/licenses/LICENSE",
     r"clipper-[^/]+\.dist-info/entry_points\.txt",

@@ -49,6 +49,7 @@ from .policies import (
     WeightedSplit,
 )
 from .ragged import Ragged
+from .replicas.isolation import Isolated
 from .tensor import Tensor
 
 # What is worth a record goes to the logger "clipper"; where it ends up is the application's choice.
@@ -76,6 +77,7 @@ __all__ = [
     "FeedbackStatus",
     "Fixed",
     "ForkedEngineError",
+    "Isolated",
     "Loss",
     "LowConfidenceError",
     "MajorityVote",

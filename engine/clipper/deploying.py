@@ -1,5 +1,6 @@
 """Deploying a model: check what was asked for, load, warm up, and only then let it serve."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,12 +15,19 @@ from .errors import AlreadyExistsError, DeployError
 from .model import Deployment, Model
 from .model_protocol import ModelAdapter, Runner
 from .replica_thread import ReplicaThread
+from .replicas.isolated import IsolatedReplicaThread
+from .replicas.isolation import Isolated, to_isolated
+from .replicas.model_source import ModelSource, NamedModel, source_of
 from .row_examples import check_example, type_of_example
 from .sizes import to_bytes
 from .tensor import RowType, Tensor, check_row_type
 
 _DEFAULT_MAX_QUEUE = 16_384
 _MOST_REPLICAS = 256
+_WHAT_IT_TAKES = (
+    "what does model {name!r} take? Give input=clipper.Tensor(dtype, shape) of one row, or warmup= "
+    "with a typical row"
+)
 
 
 class PlainCallable:
@@ -47,8 +55,10 @@ class DeployRequest:
 
     name: str
     adapter: ModelAdapter
+    isolated: Isolated | None
+    source: ModelSource | None  # of isolated replicas
     version: int | str | None
-    input: RowType
+    input: RowType | None  # None: an isolated replica's worker will say
     output: RowType | None
     slo: float | None
     priority: int
@@ -65,9 +75,9 @@ class DeployRequest:
 
     @classmethod
     def checked(
-        cls, name: str, model: ModelAdapter | Callable[[Any], Any], *, version: int | str | None,
-        input: RowType | None, output: RowType | None, slo: float | None,
-        priority: int, replicas: int, where: str,
+        cls, name: str, model: ModelAdapter | Callable[[Any], Any] | str | os.PathLike[str], *,
+        version: int | str | None, input: RowType | None, output: RowType | None, slo: float | None,
+        priority: int, replicas: int, where: object,
         device: str, batching: Strategy, max_queue: int | None, memory: int | str,
         cache: Cache | None,
         length_buckets: Sequence[int] | None, warmup: Any, caller_runs: bool,
@@ -76,26 +86,27 @@ class DeployRequest:
         """Refuse what cannot work before anything is loaded."""
         if not isinstance(name, str) or not name:
             raise ValueError(f"the model's name is {name!r}: give a string that is not empty")
-        if where != "thread":
-            raise ValueError(f"where={where!r} is not available: give 'thread'")
+        isolated = to_isolated(where)
         if not isinstance(replicas, int) or not 1 <= replicas <= _MOST_REPLICAS:
             raise ValueError(
                 f"replicas is {replicas!r}: give an integer from 1 to {_MOST_REPLICAS}"
             )
-        adapter = _to_adapter(model)
+        adapter = _to_adapter(model, isolated)
         input = None if input is None else check_row_type(input, "input")
         output = None if output is None else check_row_type(output, "output")
         example = _example(adapter, warmup, input)
         takes = _input_of(name, adapter, input, example)
         return cls(
             name=name, adapter=adapter, version=version,
+            isolated=isolated, source=None if isolated is None else source_of(model),
             input=takes, output=output or adapter.output,
             length_buckets=_buckets(adapter, length_buckets, takes),
             slo=_positive(slo, "slo"), priority=check_priority(priority),
             replicas=replicas, device=device, batching=batching,
             max_queue=_DEFAULT_MAX_QUEUE if max_queue is None else check_max_queue(max_queue),
             memory=to_bytes(memory), cache=cache,
-            example=example, caller_runs=caller_runs,
+            # No caller could run what another process runs.
+            example=example, caller_runs=caller_runs and isolated is None,
             ready_timeout=_positive(ready_timeout, "ready_timeout") or 0.0,
         )  # fmt: skip
 
@@ -113,10 +124,8 @@ class DeployRequest:
 def deploy(core: EngineCore, request: DeployRequest, existing: Model | None) -> Deployment:
     """Load and warm up all replicas. Raises DeployError, with nothing left behind."""
     until = time.monotonic() + request.ready_timeout
-    threads = [
-        ReplicaThread(request.adapter, request.device, f"clipper-{request.name}-{i}")
-        for i in range(request.replicas)
-    ]
+    threads = [_make_thread(request, f"clipper-{request.name}-{i}")
+               for i in range(request.replicas)]  # fmt: skip
     try:
         for thread in threads:
             thread.start(request.example, request.input, request.output)
@@ -128,6 +137,9 @@ def deploy(core: EngineCore, request: DeployRequest, existing: Model | None) -> 
     except BaseException as error:
         for thread in threads:
             thread.stop()
+        for thread in threads:
+            if isinstance(thread, IsolatedReplicaThread):
+                thread.join(0.0)  # its worker is gone when deploy() returns
         if isinstance(error, DeployError):
             raise DeployError(f"cannot deploy {request.name!r}: {error}") from error.__cause__
         raise
@@ -135,18 +147,30 @@ def deploy(core: EngineCore, request: DeployRequest, existing: Model | None) -> 
     return Deployment(made, threads, request.batching, request.device, time.time(), largest)
 
 
+def _make_thread(request: DeployRequest, name: str) -> ReplicaThread:
+    if request.isolated is None or request.source is None:
+        return ReplicaThread(request.adapter, request.device, name)
+    return IsolatedReplicaThread(
+        request.source, request.isolated, request.device, name,
+        output_bytes=to_bytes(request.isolated.output_bytes), ready_timeout=request.ready_timeout,
+    )  # fmt: skip
+
+
 def _make_core(
     core: EngineCore, request: DeployRequest, threads: list[ReplicaThread], existing: Model | None
 ) -> DeploymentCore:
+    input = _input_that_showed(request, threads[0])
     output = _output_of(request, threads[0].probed)
     if existing is not None:
-        _check_same_specs(request, output, existing)
+        _check_same_specs(request.name, input, output, existing)
     largest = largest_batch(request.batching)
     made = core.add_deployment(
-        request.name, request.version, RowSpec(request.input), RowSpec(output),
+        request.name, request.version, RowSpec(input), RowSpec(output),
         max_queue=request.max_queue, row_budget=request.memory, max_batch=largest,
         caller_runs=request.caller_runs, length_buckets=request.length_buckets,
         cache=None if request.cache is None else request.cache.to_core(),
+        **({} if request.isolated is None
+           else {"most_batch": largest, "most_in_flight": request.isolated.in_flight}),
     )  # fmt: skip
     as_dlpack = request.adapter.batch_as == "dlpack"
     # All replicas first: afterwards the list does not change any more.
@@ -156,7 +180,9 @@ def _make_core(
     return made
 
 
-def _to_adapter(model: Any) -> ModelAdapter:
+def _to_adapter(model: Any, isolated: Isolated | None) -> ModelAdapter:
+    if isolated is not None and isinstance(model, (str, os.PathLike)):
+        return NamedModel(os.fspath(model))
     if isinstance(model, ModelAdapter):
         return model
     if callable(model):
@@ -175,7 +201,9 @@ def _example(adapter: ModelAdapter, warmup: Any, input: RowType | None) -> Any:
     return check_example(warmup, input or adapter.input)
 
 
-def _input_of(name: str, adapter: ModelAdapter, input: RowType | None, example: Any) -> RowType:
+def _input_of(
+    name: str, adapter: ModelAdapter, input: RowType | None, example: Any
+) -> RowType | None:
     if input is not None and adapter.input is not None and input != adapter.input:
         raise ValueError(f"input is {input!r}, but {adapter!r} takes {adapter.input!r}")
     known = input or adapter.input
@@ -183,19 +211,29 @@ def _input_of(name: str, adapter: ModelAdapter, input: RowType | None, example: 
         return known
     if example is not None:
         return type_of_example(example)
-    raise ValueError(
-        f"what does model {name!r} take? Give input=clipper.Tensor(dtype, shape) of one row, or "
-        "warmup= with a typical row"
-    )
+    if isinstance(adapter, NamedModel):
+        return None
+    raise ValueError(_WHAT_IT_TAKES.format(name=name))
 
 
-def _buckets(adapter: ModelAdapter, given: Sequence[int] | None, input: RowType) -> tuple[int, ...]:
+def _input_that_showed(request: DeployRequest, thread: ReplicaThread) -> RowType:
+    known = request.input
+    if known is None and isinstance(thread, IsolatedReplicaThread):
+        known = thread.input
+    if known is None:
+        raise ValueError(_WHAT_IT_TAKES.format(name=request.name))
+    return known
+
+
+def _buckets(
+    adapter: ModelAdapter, given: Sequence[int] | None, input: RowType | None
+) -> tuple[int, ...]:
     known: Sequence[int] = getattr(adapter, "length_buckets", ())
     lengths = tuple(known if given is None else given)
     if not lengths:
         return ()
-    tensors = [input] if isinstance(input, Tensor) else input.values()
-    if not any(tensor.is_ragged for tensor in tensors):
+    tensors = [] if input is None else [input] if isinstance(input, Tensor) else input.values()
+    if input is not None and not any(tensor.is_ragged for tensor in tensors):
         raise ValueError(f"length_buckets is {lengths!r}, but no input is ragged: leave it out")
     if len(lengths) > 15 or list(lengths) != sorted(set(lengths)) or min(lengths) < 1:
         raise ValueError(f"length_buckets is {lengths!r}: give up to 15 lengths that rise, from 1")
@@ -212,12 +250,12 @@ def _output_of(request: DeployRequest, probed: RowType | None) -> RowType:
     return declared
 
 
-def _check_same_specs(request: DeployRequest, output: RowType, existing: Model) -> None:
+def _check_same_specs(name: str, input: RowType, output: RowType, existing: Model) -> None:
     before = (existing.input.tensors, existing.output.tensors)
-    if (request.input, output) != before:
+    if (input, output) != before:
         raise ValueError(
-            f"model {request.name!r} is {before[0]!r} → {before[1]!r}; a "
-            f"version that is {request.input!r} → {output!r} needs another name, or undeploy first"
+            f"model {name!r} is {before[0]!r} → {before[1]!r}; a "
+            f"version that is {input!r} → {output!r} needs another name, or undeploy first"
         )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import atexit
 import logging
+import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from .model_protocol import ModelAdapter
 from .pipelines import Pipeline
 from .policies import NativePolicy, Policy
 from .policies.python_policy import bind_python_policy
+from .replicas.isolation import Isolated
 from .sizes import to_bytes
 from .stage_binding import bind_stages
 from .tensor import RowType
@@ -100,7 +102,7 @@ class Engine:
     def deploy(
         self,
         name: str,
-        model: ModelAdapter | Callable[[Any], Any],
+        model: ModelAdapter | Callable[[Any], Any] | str | os.PathLike[str],
         *,
         version: int | str | None = None,
         input: RowType | None = None,
@@ -109,7 +111,7 @@ class Engine:
         default: Any = NO_DEFAULT,
         priority: int = 0,
         replicas: int = 1,
-        where: Literal["thread"] = "thread",
+        where: Literal["thread", "isolated"] | Isolated = "thread",
         device: str = "auto",
         batching: Strategy | str = "deadline",
         max_queue: int | None = None,
@@ -131,7 +133,9 @@ class Engine:
             An adapter from ``clipper_adapters``, or any function from a batch of n rows, an array
             of shape ``(n, *input.shape)``, to n outputs. Ragged rows come as :class:`Ragged`,
             bytes and text as lists; with several inputs it is called with one keyword for each, and
-            with several outputs it returns a dict.
+            with several outputs it returns a dict. Isolated replicas also take the name of a
+            factory that they import, ``"package.module:function"``, and files: ``.onnx``, ``.pt2``,
+            TorchScript.
         version : int or str, optional
             One more than the largest number so far, if not given.
         input, output : Tensor or dict of Tensor, optional
@@ -148,8 +152,8 @@ class Engine:
             a model's first version. Applications have their own.
         replicas : int, default 1
             Copies of the model, each with its own thread.
-        where : {"thread"}
-            Where replicas run.
+        where : {"thread", "isolated"} or Isolated, default "thread"
+            Where replicas run: on threads of this process, or each in a process of its own.
         device : str, default "auto"
             "auto", "cpu", or "cuda:<index>" for adapters that can use one.
         batching : Fixed, Aimd, Quantile, Deadline or str, default "deadline"
@@ -215,7 +219,10 @@ class Engine:
             self._deploying.discard(name)
 
     async def deploy_async(
-        self, name: str, model: ModelAdapter | Callable[[Any], Any], **options: Any
+        self,
+        name: str,
+        model: ModelAdapter | Callable[[Any], Any] | str | os.PathLike[str],
+        **options: Any,
     ) -> Model:
         """Deploy without blocking the event loop; parameters and errors are those of ``deploy``."""
         return await asyncio.to_thread(self.deploy, name, model, **options)

@@ -120,6 +120,22 @@ class DeployError(ClipperError):
     """A model could not be deployed; nothing that served before has changed."""
 
 
+class RemoteModelError(Exception):
+    """A model raised in its worker process; the text is the worker's, with its traceback."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]).partition("\n")[0]
+
+    @property
+    def remote_traceback(self) -> str:
+        """The traceback, as the worker wrote it."""
+        return str(self.args[0]).partition("\n")[2]
+
+
+class WorkerError(Exception):
+    """A worker process died, was silent for too long, or broke the protocol."""
+
+
 class RecursionRefusedError(ClipperError, RuntimeError):
     """A model asked itself from inside its own batch, which could never be answered."""
 

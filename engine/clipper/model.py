@@ -11,6 +11,7 @@ from .application import Application
 from .batching import Strategy, check_max_queue, largest_batch, to_strategy
 from .errors import Cause, ClipperError
 from .replica_thread import ReplicaThread
+from .replicas.isolated import IsolatedReplicaThread
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -44,6 +45,8 @@ class Deployment:
         until = time.monotonic() + timeout
         self.core.close()
         while self.core.outstanding and time.monotonic() < until:
+            if self.core.engine.is_closed and not self.core.has_available_replica:
+                break  # every query has ended, and nobody is there to put their rows away
             time.sleep(_POLL_SECONDS)
         self.core.flush(Cause.NO_REPLICA)
         for thread in self.threads:
@@ -56,6 +59,10 @@ class Deployment:
             return True
         return False
 
+    def _workers(self) -> list[dict[str, Any]]:
+        isolated = (t for t in self.threads if isinstance(t, IsolatedReplicaThread))
+        return [thread.describe() for thread in isolated]
+
     def describe(self) -> dict[str, Any]:
         """Return the deployment's state and counters, as plain values."""
         return {
@@ -66,6 +73,7 @@ class Deployment:
             "device": self.device,
             "deployed_at": self.deployed_at,
             **self.core.statistics(),
+            **({"workers": workers} if (workers := self._workers()) else {}),
         }
 
 

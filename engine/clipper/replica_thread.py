@@ -27,7 +27,7 @@ class ReplicaThread:
     ``load`` on start; ``warm_up`` and then serving once ``go`` hands over the replica.
     """
 
-    def __init__(self, adapter: ModelAdapter, device: str, name: str) -> None:
+    def __init__(self, adapter: ModelAdapter | None, device: str, name: str) -> None:
         self.runner: Runner | None = None
         self.probed: RowType | None = None  # the outputs, as the first run showed them
         self.single_row_seconds: float | None = None  # median, as warmed up
@@ -38,7 +38,7 @@ class ReplicaThread:
         self._core: ReplicaRunner | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
-    def start(self, example: Any, input: RowType, output: RowType | None) -> None:
+    def start(self, example: Any, input: RowType | None, output: RowType | None) -> None:
         """Start to load the model and, with an example row, to run it once."""
         self._example = example
         self._input = input
@@ -79,6 +79,7 @@ class ReplicaThread:
 
     def _run(self) -> None:
         try:
+            assert self._adapter is not None
             self.runner = self._adapter.load(self._device)
             if self._example is not None:
                 self.probed = self._probe(self.runner)
@@ -100,7 +101,8 @@ class ReplicaThread:
         core.serve()
 
     def _probe(self, runner: Runner) -> RowType:
-        outputs = _call(runner, batch_of(self._input, self._example, 1))
+        input: Any = self._input
+        outputs = _call(runner, batch_of(input, self._example, 1))
         if self._output is None:
             return type_of_outputs(outputs)
         check_outputs(RowSpec(self._output), outputs, 1, "the model")
@@ -108,15 +110,20 @@ class ReplicaThread:
 
     def _warm_up(self, core: ReplicaRunner, runner: Runner, largest_batch: int) -> None:
         """Teach the controllers what batches take, for every bucket of lengths."""
-        buckets = core.deployment.length_buckets
-        if not buckets:
-            batches = partial(batch_of, self._input, self._example)
-            times = _warm_up(core, runner, batches, largest_batch, 0)
-            self.single_row_seconds = statistics.median(times)
-            return
-        for lane, length in enumerate(buckets):
-            batches = partial(batch_of, self._input, resized(self._input, self._example, length))
-            times = _warm_up(core, runner, batches, largest_batch, lane)
+        deployment = core.deployment
+        input: Any = self._input
+
+        def run(batch: Any) -> tuple[int, int]:
+            start_ns = time.monotonic_ns()
+            outputs = _call(runner, batch)
+            end_ns = time.monotonic_ns()
+            rows = len(next(iter(batch.values())) if isinstance(batch, dict) else batch)
+            check_outputs(deployment.output, outputs, rows, deployment.name)
+            return start_ns, end_ns
+
+        for lane, length in enumerate(deployment.length_buckets or (None,)):
+            example = self._example if length is None else resized(input, self._example, length)
+            times = warm_up(core, run, partial(batch_of, input, example), largest_batch, lane)
             self.single_row_seconds = statistics.median(times)
 
 
@@ -124,11 +131,16 @@ def _call(runner: Runner, batch: Any) -> Any:
     return runner(**batch) if isinstance(batch, dict) else runner(batch)
 
 
-def _warm_up(
-    core: ReplicaRunner, runner: Runner, make_batch: Callable[[int], Any], largest: int, lane: int
+def warm_up(
+    core: ReplicaRunner,
+    run: Callable[[Any], tuple[int, int]],
+    make_batch: Callable[[int], Any],
+    largest: int,
+    lane: int,
 ) -> list[float]:
     """Run batches of 1, 2, 4, … rows, and teach the replica's controller what they take.
 
+    ``run`` runs one, checks what it returns, and says when it began and ended, in nanoseconds.
     Returns the seconds that the batches of one row took.
     """
     began = time.monotonic()
@@ -139,14 +151,11 @@ def _warm_up(
         # The first runs of a size pay for lazy set-up: they teach nothing that lasts.
         discarded = 2 if rows == 1 else 1
         start_ns = end_ns = 0
-        for run in range(discarded + _RUNS_PER_SIZE):
-            start_ns = time.monotonic_ns()
-            outputs = _call(runner, batch)
-            end_ns = time.monotonic_ns()
-            check_outputs(core.deployment.output, outputs, rows, core.deployment.name)
-            if run >= discarded:
+        for i in range(discarded + _RUNS_PER_SIZE):
+            start_ns, end_ns = run(batch)
+            if i >= discarded:
                 core.observe(rows, start_ns, end_ns, lane)
-            if rows == 1 and run >= discarded:
+            if rows == 1 and i >= discarded:
                 single_row.append((end_ns - start_ns) * 1e-9)
         is_slow = (end_ns - start_ns) * 1e-9 > _WARM_UP_BATCH_SECONDS
         has_taken_long = time.monotonic() - began > 10 * _WARM_UP_BATCH_SECONDS and core.is_warm

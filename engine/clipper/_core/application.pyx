@@ -391,7 +391,7 @@ cdef class ApplicationCore:
             message += f"; missing: {missing}"
         if why is Cause.MODEL_ERROR and prediction._failure is not None:
             message = f"{self.name}: {prediction._failure}"
-        elif why is Cause.MODEL_ERROR and error_id:
+        elif why in (Cause.MODEL_ERROR, Cause.CRASH) and error_id:
             for asked, cause in prediction._all_asked():
                 text = asked.error_text(error_id)
                 if cause is not None and text is not None:

@@ -90,6 +90,12 @@ cdef extern from "base/output_layout.h" namespace "clipper" nogil:
                     uint32_t count) noexcept
 
 
+cdef extern from "base/siphash.h" namespace "clipper" nogil:
+    cdef cppclass Hash128:
+        uint64_t low
+        uint64_t high
+
+
 cdef extern from "base/histogram.h" namespace "clipper" nogil:
     cdef cppclass HistogramSnapshot:
         @staticmethod
@@ -443,6 +449,8 @@ cdef extern from "serving/replica.h" namespace "clipper" nogil:
         cbool wake_thread(cbool patient) noexcept
         void note_needless_wake() noexcept
         void stop() noexcept
+        void set_available_at(Nanos at_ns) noexcept
+        Nanos available_at_ns() noexcept
         cbool is_stopped() noexcept
         cbool is_driven() noexcept
         Deployment& deployment() noexcept
@@ -476,6 +484,11 @@ cdef extern from "cache/prediction_cache.h" namespace "clipper" nogil:
         const CacheOptions& options() noexcept
 
 
+cdef extern from "serving/quarantine.h" namespace "clipper" nogil:
+    cdef cppclass Quarantine:
+        vector[Hash128] refused() except +
+
+
 cdef extern from "serving/deployment.h" namespace "clipper" nogil:
     cdef cppclass DeploymentOptions:
         RowSpec input
@@ -484,6 +497,7 @@ cdef extern from "serving/deployment.h" namespace "clipper" nogil:
         uint32_t max_queue
         size_t row_budget_bytes
         uint32_t max_batch
+        uint32_t most_batch
         uint32_t most_in_flight
         cbool caller_runs
         CacheOptions cache
@@ -507,6 +521,9 @@ cdef extern from "serving/deployment.h" namespace "clipper" nogil:
         uint32_t most_batch_rows() noexcept
         uint32_t waiting_rows() noexcept
         uint64_t arrived_rows() noexcept
+        cbool has_live_replica() noexcept
+        cbool has_available_replica(Nanos now_ns) noexcept
+        Quarantine& quarantine() noexcept
         const DeploymentOptions& options() noexcept
         AtomicCount rows_expired
         AtomicCount rows_hopeless
@@ -730,6 +747,68 @@ cdef extern from "serving/engine.h" namespace "clipper" nogil:
         Reserve& reserve() noexcept
         Feedback& feedback() noexcept
         AtomicCount answers_lost
+
+
+cdef extern from "queue/block_layout.h" namespace "clipper" nogil:
+    cdef cppclass BlockColumn "clipper::BlockLayout::Column":
+        size_t item_bytes
+        size_t data_at
+        size_t offsets_at
+        int64_t items
+        cbool ragged
+    cdef cppclass BlockLayout:
+        const vector[BlockColumn]& columns() noexcept
+        uint32_t rows() noexcept
+
+
+cdef extern from "isolation/worker_link.h" namespace "clipper" nogil:
+    cdef cppclass LinkOptions:
+        LinkOptions()
+        size_t ragged_output_bytes
+        vector[cbool] text_outputs
+    cdef cppclass WorkerLink:
+        WorkerLink(Deployment& deployment, const LinkOptions& options) except +
+        void close() noexcept
+        vector[int] descriptors() except +
+        vector[uint64_t] segment_bytes() except +
+        const BlockLayout& output_layout() noexcept
+        size_t text_at() noexcept
+        cbool has_copies() noexcept
+        AtomicCount batches_copied
+        AtomicCount bytes_copied
+    const size_t kTextBytes "clipper::WorkerLink::kTextBytes"
+
+
+cdef extern from "isolation/control_words.h" namespace "clipper" nogil:
+    const uint32_t kProtocolVersion
+    const uint32_t kLinkSlots
+
+
+cdef extern from "isolation/worker_driver.h" namespace "clipper" nogil:
+    enum class LinkEvent(uint8_t):
+        kNothing
+        kStopped
+        kModelError
+        kDied
+        kTimedOut
+        kNonsense
+    cdef cppclass DriverOptions:
+        DriverOptions()
+        int pidfd
+        Nanos timeout_ns
+        uint32_t most_in_flight
+        Nanos spin_ns
+    cdef cppclass WorkerDriver:
+        WorkerDriver(Engine& engine, Replica& replica, WorkerLink& link,
+                     const DriverOptions& options) except +
+        LinkEvent run() except +
+        LinkEvent rehearse(const ColumnRows* source, uint32_t rows, Nanos& start_ns,
+                           Nanos& end_ns) except +
+        void fail_batch(uint32_t error_id) except +
+        const string& text() noexcept
+        uint32_t blamed_rows() noexcept
+        Hash128 blamed_input() noexcept
+        vector[Hash128] give_back(Nanos runnable_at_ns, uint32_t error_id) except +
 
 
 cdef extern from "load/generator.h" namespace "clipper" nogil:

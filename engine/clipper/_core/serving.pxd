@@ -36,6 +36,7 @@ cdef class DeploymentCore:
     cdef readonly object errors          # recent: deque of (id, text)
     cdef readonly dict error_counts      # exception type → how many batches
     cdef unsigned int _last_error
+    cdef dict _lasting_errors            # id → text, of what is refused for good
 
     cdef unsigned int note_error(self, object error) except 0
 
@@ -53,4 +54,5 @@ cdef class ReplicaRunner:
     cdef int _checked(self, lane) except -1
 
 
+cdef str hash_text(native.uint64_t low, native.uint64_t high)
 cdef native.Nanos run_batch(EngineCore core, native.Batch* batch) except -1

@@ -23,6 +23,7 @@ from clipper.errors import EngineClosedError, ForkedEngineError, OverloadedError
 
 _log = logging.getLogger("clipper")
 _ERRORS_KEPT = 32
+_MOST_LASTING = 4096
 cdef Py_ssize_t _MOST_ROWS = 16_777_215
 cdef native.Nanos _FIRST_RESERVE_NS = 500_000
 # In a query's id, beside its row.
@@ -181,7 +182,8 @@ cdef class EngineCore:
                 "window": records.window_ns() * 1e-9}
 
     def add_deployment(self, str name, version, RowSpec input, RowSpec output, *, max_queue,
-                       row_budget, max_batch, caller_runs, length_buckets=(), cache=None):
+                       row_budget, max_batch, caller_runs, length_buckets=(), cache=None,
+                       most_batch=0xFFFFFFFF, most_in_flight=1):
         """Make a deployment without replicas. cache: bytes, and nanoseconds or None."""
         cdef native.DeploymentOptions options
         options.input = input.to_native()
@@ -189,7 +191,8 @@ cdef class EngineCore:
         options.max_queue = max_queue
         options.row_budget_bytes = row_budget
         options.max_batch = max_batch
-        options.most_in_flight = 1
+        options.most_batch = most_batch
+        options.most_in_flight = most_in_flight
         options.caller_runs = caller_runs
         options.statistics.window_ns = self.statistics_window_ns
         for length in length_buckets:
@@ -219,6 +222,7 @@ cdef class DeploymentCore:
         self.runners = []
         self.errors = collections.deque(maxlen=_ERRORS_KEPT)
         self.error_counts = {}
+        self._lasting_errors = {}
 
     def add_replica(self, controller, call, bint as_dlpack):
         """Add a replica whose batches `call` runs. Before serving only."""
@@ -273,18 +277,29 @@ cdef class DeploymentCore:
     cdef unsigned int note_error(self, object error) except 0:
         """Keep an error's text for the operator; the id leads predictions to it."""
         self._last_error = self._last_error % 0xFFFFFFFF + 1
-        kind = type(error).__name__
+        # Of a worker's model its own words count: "ValueError: …", and the traceback over there.
+        remote = getattr(error, "remote_traceback", None)
+        kind = type(error).__name__ if remote is None else str(error).partition(":")[0]
         self.error_counts[kind] = self.error_counts.get(kind, 0) + 1
-        text = "".join(traceback.format_exception(error))
-        self.errors.append((self._last_error, f"{kind}: {error}", text))
+        line = f"{kind}: {error}" if remote is None else str(error)
+        text = "".join(traceback.format_exception(error)) if remote is None else remote
+        self.errors.append((self._last_error, line, text))
         return self._last_error
 
     def error_text(self, unsigned int error_id):
         """Return the one-line text of a recent error; None if it is forgotten."""
+        if error_id in self._lasting_errors:
+            return self._lasting_errors[error_id]
         for known, line, _ in self.errors:
             if known == error_id:
                 return line
         return None
+
+    def note_lasting_error(self, unsigned int error_id, line):
+        """Give an error that explains further refusals another text, which is not forgotten."""
+        self._lasting_errors[error_id] = line
+        while len(self._lasting_errors) > _MOST_LASTING:
+            del self._lasting_errors[next(iter(self._lasting_errors))]
 
     def clear_cache(self):
         """Forget all answers; those under way are given, but not kept."""
@@ -323,6 +338,11 @@ cdef class DeploymentCore:
         """Rows that were accepted and are not answered yet."""
         return self.handle.outstanding()
 
+    @property
+    def has_available_replica(self):
+        """Whether some replica can run now."""
+        return self.handle.has_available_replica(self.engine.clock.now_ns())
+
     def flush(self, cause):
         """End the rows that wait. REQUIRES: closed."""
         self.engine.engine.get().flush(self.handle[0], <native.Cause><int>cause.value)
@@ -358,8 +378,15 @@ cdef class DeploymentCore:
             "withdrawn_rows": handle.rows_withdrawn.load(),
             "errors": dict(self.error_counts),
             "cache": self.cache_statistics,
+            "refused_inputs": [hash_text(found.low, found.high)
+                               for found in handle.quarantine().refused()],
             "replicas": [runner.statistics() for runner in self.runners],
         }
+
+
+cdef str hash_text(uint64_t low, uint64_t high):
+    """How an input is named."""
+    return f"{high:016x}{low:016x}"
 
 
 cdef unique_ptr[native.Controller] make_controller(
@@ -456,7 +483,7 @@ cdef class ReplicaRunner:
                 _log.warning(
                     "model %s waits for the GIL %.0f %% as long as it runs, because other Python "
                     "threads compute beside it: let them release it, or give the model a "
-                    "process of its own",
+                    "process of its own with where=clipper.Isolated()",
                     self.deployment.name, 100 * self.gil_wait_ns / max(busy_ns, 1))
 
     def statistics(self):
