@@ -1,6 +1,7 @@
 """The models that are served end to end, each beside its bare self, and the ways of asking them."""
 
 import asyncio
+import collections
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,7 +43,7 @@ def no_op(engine: clipper.Engine, **options: Any) -> Subject:
     return Subject(model, rows, total)
 
 
-def mlp(engine: clipper.Engine) -> Subject:
+def mlp(engine: clipper.Engine, name: str = "mlp", **options: Any) -> Subject:
     """A perceptron of PyTorch, 784-512-512-10, on one thread."""
     import torch
 
@@ -51,7 +52,7 @@ def mlp(engine: clipper.Engine) -> Subject:
     torch.set_num_threads(1)
     module = zoo.mlp_784()
     rows = np.random.default_rng(0).random((OUTSTANDING, 784), dtype=np.float32)
-    model = engine.deploy("mlp", TorchModel(module, threads=1), slo=1.0)
+    model = engine.deploy(name, TorchModel(module, threads=1), slo=1.0, **options)
 
     def bare(batch: torch.Tensor) -> object:
         with torch.inference_mode():
@@ -184,6 +185,23 @@ def predict_async(subject: Subject, times: int = 1) -> Iterator[Way]:
         yield run
     finally:
         loop.close()
+
+
+def steady(subject: Subject, times: int = 1) -> Way:
+    """Keep all rows outstanding: each is asked again as soon as its answer is there."""
+    rows, ask = list(subject.rows), subject.model.submit
+
+    def run() -> int:
+        waiting = collections.deque(ask(row) for row in rows)
+        for _ in range(times - 1):
+            for row in rows:
+                waiting.popleft().result()
+                waiting.append(ask(row))
+        for future in waiting:
+            future.result()
+        return len(rows) * times
+
+    return run
 
 
 @contextmanager
