@@ -21,6 +21,7 @@
 #include "selection/policy.h"
 #include "serving/feedback_tally.h"
 #include "serving/model.h"
+#include "serving/shadow.h"
 
 namespace clipper {
 
@@ -65,8 +66,9 @@ class Application {
   [[nodiscard]] StageCounts& counts_of(std::size_t stage) noexcept { return stage_counts[stage]; }
 
   // Set up before the first query.
-  bool keeps_records;  // whether answered queries are kept until their feedback comes
-  Loss loss;           // how feedback judges outputs
+  bool keeps_records;                // whether answered queries are kept until their feedback comes
+  std::unique_ptr<Shadows> shadows;  // nullptr: there are none
+  Loss loss;                         // how feedback judges outputs
 
   /// Event loops run batches inline up to this bound.
   [[nodiscard]] Nanos inline_limit_ns() const noexcept {

@@ -21,7 +21,7 @@ Engine::Engine(const Clock& clock, std::uint64_t seed, Nanos first_reserve_ns,
   cache_secret_ = {random(), random()};
 }
 
-Engine::~Engine() = default;
+Engine::~Engine() { drop_shadows(); }
 
 Model& Engine::add_model(std::string name) {
   const std::scoped_lock lock(set_up_mutex_);
@@ -104,6 +104,10 @@ Query* Engine::submit(Application& application, const ColumnRows* columns, std::
         deployment->wake_a_driver(patient);
       }
     }
+  }
+  if (application.shadows != nullptr && !asking.everyone && asking.unasked == Cause::kNone)
+      [[unlikely]] {
+    start_shadows(*query, columns);
   }
   // close() may have looked for open queries before this one was.
   if (is_closed()) query->finish(Cause::kCancelled, clock_.now_ns());

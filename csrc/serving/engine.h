@@ -8,7 +8,8 @@
 // The first half is in engine.cc, with its drivers and complete(); collect() and waiting in
 // engine_collect.cc; the reaper and the end in engine_reap.cc; rows of deployments that have a
 // cache in engine_cache.cc; what is different for queries that go through stages in
-// engine_stages.cc; what a worker's death leads to in engine_retry.cc.
+// engine_stages.cc; what a worker's death leads to in engine_retry.cc; shadows in
+// engine_shadow.cc.
 //
 // C++ never calls out of here: drivers pull batches with claim() and hand results over with
 // complete().
@@ -104,6 +105,9 @@ class Engine {
                                std::size_t context_bytes = ContextOptions::kDefaultBytes,
                                std::unique_ptr<const Plan> plan = nullptr);
 
+  /// From now on `model` is asked whatever the application is. Before its first query.
+  ShadowModel& add_shadow(Application& application, Model& model, const RowSpec& output);
+
   /// Accepts `count` rows, given column by column; nullptr: see `refusal`, nothing was accepted.
   [[nodiscard]] Query* submit(Application& application, const ColumnRows* columns,
                               std::uint32_t count, const Asking& asking, Refusal& refusal) noexcept;
@@ -186,8 +190,11 @@ class Engine {
     }
   }
   [[nodiscard]] DriftBell& drift_bell() noexcept { return drift_bell_; }
-  /// Parks the reaper until `until_ns`, an earlier deadline, a letter for it, or wake_reaper().
+  /// Parks the reaper until `until_ns`, an earlier deadline, a letter for it, or wake_reaper();
+  /// meanwhile it collects shadows.
   void wait_for_reaping(Nanos until_ns) noexcept;
+  /// Compares what shadows said with what was given. The reaper's.
+  void collect_shadows() noexcept;
   void wake_reaper() noexcept { reaper_box_.signal(); }
   /// For queries that got callbacks after they were submitted: the reaper's thread runs them.
   [[nodiscard]] Mailbox& reaper_box() noexcept { return reaper_box_; }
@@ -278,6 +285,10 @@ class Engine {
   void count(Query& query, Outcome& outcome, Nanos held_ns) noexcept;
   [[nodiscard]] std::uint64_t random_bits() noexcept;
 
+  void start_shadows(Query& query, const ColumnRows* columns) noexcept;
+  void note_given(Query& query, const Outcome* outcome) noexcept;
+  void drop_shadows() noexcept;
+
   const Clock& clock_;
   const int fork_epoch_;
   QueryTable queries_;
@@ -290,6 +301,7 @@ class Engine {
   alignas(64) std::atomic<Nanos> next_reap_ns_{kNever};
   std::atomic<bool> reaper_asleep_{false};
   Mailbox reaper_box_;
+  Mailbox shadow_box_;  // the reaper's too
   DriftBell drift_bell_{reaper_box_};
 
   std::mutex set_up_mutex_;  // guards what follows

@@ -99,6 +99,8 @@ void Engine::conclude(Query& query, Nanos held_ns, Outcome& outcome) noexcept {
     outcome.ticket = feedback_.records().keep(query, outcome, held_ns);
   }
   count(query, outcome, held_ns);
+  if (query.shadows != nullptr) [[unlikely]]
+    note_given(query, &outcome);
 }
 
 void Engine::watch(Query& query) noexcept {
@@ -224,6 +226,8 @@ void Engine::count(Query& query, Outcome& outcome, Nanos held_ns) noexcept {
 }
 
 void Engine::release(Query& query) noexcept {
+  if (query.shadows != nullptr) [[unlikely]]
+    note_given(query, nullptr);
   query.context.release();
   query.combined.clear();
   query.combined_causes.reset();

@@ -2,6 +2,7 @@
 #include <poll.h>
 
 #include <algorithm>
+#include <array>
 
 #include "base/fork_epoch.h"
 #include "serving/engine.h"
@@ -41,15 +42,19 @@ Nanos Engine::reap() noexcept {
 void Engine::wait_for_reaping(Nanos until_ns) noexcept {
   reaper_asleep_.store(true, std::memory_order_seq_cst);
   // A query that was submitted before the flag was set has not woken us: look once more.
-  if (next_reap_ns_.load(std::memory_order_seq_cst) >= until_ns && reaper_box_.empty()) {
+  if (next_reap_ns_.load(std::memory_order_seq_cst) >= until_ns && reaper_box_.empty() &&
+      shadow_box_.empty()) {
     const Nanos left_ns = std::max<Nanos>(until_ns - clock_.now_ns(), 0);
     const timespec left{static_cast<time_t>(left_ns / kSecond),
                         static_cast<long>(left_ns % kSecond)};
-    pollfd doorbell{reaper_box_.fd(), POLLIN, 0};
-    static_cast<void>(ppoll(&doorbell, 1, until_ns == kNever ? nullptr : &left, nullptr));
+    std::array<pollfd, 2> doorbells{{{reaper_box_.fd(), POLLIN, 0}, {shadow_box_.fd(), POLLIN, 0}}};
+    static_cast<void>(
+        ppoll(doorbells.data(), doorbells.size(), until_ns == kNever ? nullptr : &left, nullptr));
   }
   reaper_asleep_.store(false, std::memory_order_seq_cst);
   reaper_box_.clear_signal();
+  shadow_box_.clear_signal();
+  collect_shadows();
 }
 
 void Engine::close() noexcept {

@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "base/parker.h"
+#include "serving/shadow.h"
 #include "serving/stages.h"
 
 namespace clipper {

@@ -28,6 +28,7 @@ class Application;
 class Deployment;
 class Plan;
 class Stages;
+struct Trial;
 
 /// In place of a cause while no driver has answered the row.
 inline constexpr Cause kPending = static_cast<Cause>(0xff);
@@ -194,6 +195,10 @@ class alignas(64) Query : public Letter {
   // Of a query that goes through stages; its asks are the plan's stages then, in their order.
   const Plan* plan = nullptr;
   std::unique_ptr<Stages> stages;  // kept for the next one
+
+  // Shadows: of a caller's query those that were asked too; of a shadow's its own part.
+  Trial* shadows = nullptr;
+  std::unique_ptr<Trial> trial;
 
   // Filled by collect() when several models were asked.
   OutputRows combined;

@@ -50,6 +50,7 @@ from .policies import (
 )
 from .ragged import Ragged
 from .replicas.isolation import Isolated
+from .shadow import Shadow
 from .tensor import Tensor
 
 # What is worth a record goes to the logger "clipper"; where it ends up is the application's choice.
@@ -98,6 +99,7 @@ __all__ = [
     "RecursionRefusedError",
     "ReplicaCrashedError",
     "Runner",
+    "Shadow",
     "Source",
     "Tensor",
     "Thompson",

@@ -30,6 +30,7 @@ from .pipelines import Pipeline
 from .policies import NativePolicy, Policy
 from .policies.python_policy import bind_python_policy
 from .replicas.isolation import Isolated
+from .shadow import Shadow, check_shadow, split_shadow
 from .sizes import to_bytes
 from .stage_binding import bind_stages
 from .tensor import RowType
@@ -274,7 +275,7 @@ class Engine:
         *,
         models: Sequence[str],
         slo: float | None,
-        policy: Policy | Cascade | Pipeline | None = None,
+        policy: Policy | Cascade | Pipeline | Shadow | None = None,
         default: Any = NO_DEFAULT,
         min_confidence: float | None = None,
         priority: int = 0,
@@ -291,7 +292,7 @@ class Engine:
             one another instead.
         slo : float or None
             Seconds within which each query shall be answered; None: best effort.
-        policy : Policy, Cascade or Pipeline, optional
+        policy : Policy, Cascade, Pipeline or Shadow, optional
             A policy of ``clipper.policies``, such as ``Exp3()`` or ``MajorityVote()``, an object of
             your own as :class:`clipper.policies.PythonPolicy` says, or stages.
             Which models are asked, and what their answers make. Needed for several models.
@@ -327,7 +328,9 @@ class Engine:
             single row; the message has the measured figure.
         """
         self._core.check_usable()
+        policy, models, behind = split_shadow(policy, list(models))
         linked = [self.model(model) for model in models]
+        shadows = [self.model(model) for model in behind]
         judged_by = to_loss(loss)
         check_links(name, linked, slo=slo, policy=policy, min_confidence=min_confidence)
         with self._lock:
@@ -351,6 +354,9 @@ class Engine:
                 min_confidence=min_confidence, priority=priority,
                 context_bytes=to_context_bytes(context_memory), policy_states=states,
             )  # fmt: skip
+            for shadow in shadows:
+                check_shadow(shadow, application.input, application.output)
+                application.add_shadow(self._model_cores[shadow.name], shadow.name)
             application.set_loss(judged_by)
             application._engine = self  # which lives as long as somebody may ask it
             application._slo = slo

@@ -6,6 +6,11 @@ from clipper._core.serving cimport EngineCore
 from clipper._core.rows cimport RowSpec
 
 
+cdef class ShadowCore:
+    cdef native.ShadowModel* handle
+    cdef readonly str name
+
+
 cdef class ApplicationCore:
     cdef readonly EngineCore core
     cdef native.Application* handle
@@ -20,6 +25,7 @@ cdef class ApplicationCore:
     cdef bint may_lead
     cdef Judge judge                     # of outputs, by feedback
     cdef PolicyRunner runner             # of a policy of Python; None: the core has the policy
+    cdef list shadows                    # of ShadowCore
     cdef list stage_names                # in the order of the plan; empty: there is none
 
     cdef int ask(self, native.Asking* asking, object context, object deadline,

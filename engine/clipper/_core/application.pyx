@@ -96,6 +96,34 @@ cdef unique_ptr[native.Policy] make_policy(object policy, RowSpec output) except
     return move(made)
 
 
+@cython.final
+cdef class ShadowCore:
+    """A model in the shadow of an application."""
+
+    def describe(self):
+        """Rows that it answered and how they compare; times in seconds."""
+        cdef native.Application* asks = &self.handle.asks
+        errors = {cause.name.lower(): asks.rows_by_cause[<int>cause.value].load()
+                  for cause in Cause}
+        compared = self.handle.compared.load()
+        agreed = self.handle.agreed.load()
+        return {
+            "answered": asks.rows_by_cause[0].load(),
+            "causes": {name: count for name, count in errors.items() if count},
+            "not_asked": self.handle.not_asked.load(),
+            "compared": compared,
+            "agreed": agreed,
+            "agreement": agreed / compared if compared else None,
+            "latency": latency_of(asks),
+        }
+
+
+cdef dict latency_of(native.Application* application):
+    cdef native.HistogramSnapshot latency = application.latency_ns.snapshot()
+    return {"p50": latency.quantile_ns(0.5) * 1e-9, "p99": latency.quantile_ns(0.99) * 1e-9,
+            "p999": latency.quantile_ns(0.999) * 1e-9, "max": latency.max_ns() * 1e-9}
+
+
 cdef class ApplicationCore:
     """What ``clipper.Application`` is made of."""
 
@@ -111,6 +139,7 @@ cdef class ApplicationCore:
         self.core = core
         self.name = name
         self.models = list(models)
+        self.shadows = []
         self.input = input
         self.output = output
         self.has_default = has_default
@@ -128,6 +157,14 @@ cdef class ApplicationCore:
             self.runner = PolicyRunner(policy, names, output, states, min_confidence or 0.0)
             self.handle.keeps_records = True
         self.set_loss(None)
+
+    def add_shadow(self, ModelCore model, str name):
+        """Ask this model too, for comparison only. Before serving only."""
+        cdef ShadowCore shadow = ShadowCore.__new__(ShadowCore)
+        shadow.name = name
+        shadow.handle = &self.core.engine.get().add_shadow(
+            self.handle[0], model.handle[0], self.output.to_native())
+        self.shadows.append(shadow)
 
     def set_loss(self, loss):
         """Judge outputs by a clipper.Loss or a function; None: zero-one. Before serving only."""
@@ -400,7 +437,6 @@ cdef class ApplicationCore:
 
     def statistics(self):
         """Counters of this application; times in seconds."""
-        cdef native.HistogramSnapshot latency = self.handle.latency_ns.snapshot()
         causes = {cause.name.lower(): self.handle.rows_by_cause[<int>cause.value].load()
                   for cause in Cause}
         answered = self.handle.rows_by_cause[0].load()
@@ -414,11 +450,10 @@ cdef class ApplicationCore:
             "answered": answered,
             "in_time": self.handle.rows_in_time.load(),
             "causes": {name: count for name, count in causes.items() if count},
-            "latency": {"p50": latency.quantile_ns(0.5) * 1e-9,
-                        "p99": latency.quantile_ns(0.99) * 1e-9,
-                        "p999": latency.quantile_ns(0.999) * 1e-9,
-                        "max": latency.max_ns() * 1e-9},
+            "latency": latency_of(self.handle),
             "contexts": describe_contexts(self.handle.contexts),
+            **({"shadows": {shadow.name: shadow.describe() for shadow in self.shadows}}
+               if self.shadows else {}),
             **({} if self.runner is None else self.runner.describe()),
         }
 

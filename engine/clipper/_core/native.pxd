@@ -86,6 +86,7 @@ cdef extern from "base/output_layout.h" namespace "clipper" nogil:
 
         @staticmethod
         RaggedCell& cell(Byte* row, const OutputColumn& column) noexcept
+        cbool copy(const Byte* source, Byte* to) noexcept
         cbool write(Byte* rows, const ColumnRows* source, uint32_t first,
                     uint32_t count) noexcept
 
@@ -556,6 +557,14 @@ cdef extern from "serving/feedback_tally.h" namespace "clipper" nogil:
         ModelTally models[32]
 
 
+cdef extern from "serving/shadow.h" namespace "clipper" nogil:
+    cdef cppclass ShadowModel:
+        Application& asks
+        AtomicCount compared
+        AtomicCount agreed
+        AtomicCount not_asked
+
+
 cdef extern from "serving/application.h" namespace "clipper" nogil:
     cdef cppclass StageCounts:
         AtomicCount ran
@@ -716,6 +725,8 @@ cdef extern from "serving/engine.h" namespace "clipper" nogil:
                                      Nanos slo_ns, float min_confidence,
                                      Priority priority, size_t context_bytes,
                                      unique_ptr[const Plan] plan) except +
+        ShadowModel& add_shadow(Application& application, Model& model,
+                                const RowSpec& output) except +
         Query* submit(Application& application, const ColumnRows* columns, uint32_t count,
                       const Asking& asking, Refusal& refusal) noexcept
         Batch* lead(Query& query, Nanos now_ns, Nanos run_limit_ns) except +

@@ -27,7 +27,7 @@ cdef class PolicyRunner:
                      native.Query* query, native.Nanos held_ns, native.Outcome* outcome)
     cdef native.Cause _combine_row(self, native.Query* query, unsigned int row,
                                    const native.OutputLayout* layout, Turn turn) except *
-    cdef native.Cause _write(self, object made, native.Query* query, unsigned int row,
-                             const native.OutputLayout* layout) except *
+    cdef native.Cause _write(self, object made, dict answers, native.Query* query,
+                             unsigned int row, const native.OutputLayout* layout) except *
     cdef object learn(self, native.Learned* learned)
     cdef str _note(self, str method, object error)

@@ -12,6 +12,8 @@ from clipper._core.rows cimport RowSpec
 from collections.abc import Mapping
 import logging
 
+import numpy as np
+
 from clipper.policies.python_policy import Observation
 from clipper.seldom import SeldomLog
 
@@ -70,7 +72,7 @@ cdef class PolicyRunner:
         if chosen is None:
             raise TypeError("it returned None: give a model's name, several, or a dict from name "
                             "to how probable it was that it would be asked")
-        is_weighted = isinstance(chosen, Mapping)
+        is_weighted = not isinstance(chosen, (tuple, list)) and isinstance(chosen, Mapping)
         for name in chosen:
             if name not in self.places:
                 raise ValueError(f"it chose {name!r}, but the application links "
@@ -134,14 +136,16 @@ cdef class PolicyRunner:
                 made = self.combine(answers, turn.state.value)
             if made is None:
                 return native.Cause.kLowConfidence if why == native.Cause.kNone else why
-            return self._write(made, query, row, layout)
+            return self._write(made, answers, query, row, layout)
         except Exception as error:
             turn.failure = self._note("combine", error)
             return native.Cause.kModelError
 
-    cdef native.Cause _write(self, object made, native.Query* query, unsigned int row,
-                             const native.OutputLayout* layout) except *:
+    cdef native.Cause _write(self, object made, dict answers, native.Query* query,
+                             unsigned int row, const native.OutputLayout* layout) except *:
         cdef native.ColumnRows columns[native.kMaxColumns]
+        cdef native.Byte* to = query.combined.data() + row * layout.row_bytes()
+        cdef bint is_written = False
         cdef double confidence
         if not isinstance(made, tuple) or len(made) != 2:
             raise TypeError(f"it returned {made!r}: give a tuple of output and confidence, or None "
@@ -149,14 +153,24 @@ cdef class PolicyRunner:
         confidence = made[1]
         if not 0.0 <= confidence <= 1.0:
             raise ValueError(f"it returned a confidence of {made[1]!r}: give a number from 0 to 1")
-        try:
-            _holder = self.output.read_row(made[0], columns)
-        except (TypeError, ValueError) as error:
-            text = str(error).replace("the input", "its output").replace("expects", "answers with")
-            raise type(error)(text) from None
-        if not layout.write(
-                query.combined.data() + row * layout.row_bytes(), columns, 0, 1):
-            return native.Cause.kOverload
+        output = made[0]
+        # Mostly it is one of the answers. What cannot have been changed is copied as it was.
+        if isinstance(output, (np.generic, str, bytes)):
+            for i, answer in enumerate(answers.values()):
+                if answer is output:
+                    if not layout.copy(query.ask(i).outputs().data() + row * layout.row_bytes(),
+                                       to):
+                        return native.Cause.kOverload
+                    is_written = True
+                    break
+        if not is_written:
+            try:
+                _holder = self.output.read_row(output, columns)
+            except (TypeError, ValueError) as error:
+                text = str(error).replace("the input", "its output")
+                raise type(error)(text.replace("expects", "answers with")) from None
+            if not layout.write(to, columns, 0, 1):
+                return native.Cause.kOverload
         query.confidences.get()[row] = <float>confidence
         if <float>confidence < self.min_confidence:
             return native.Cause.kLowConfidence
