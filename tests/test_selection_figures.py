@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import stragglers
+
 pytest.importorskip("sklearn")
 
 import clipper
@@ -133,3 +135,28 @@ def test_a_state_for_each_context_beats_a_shared_one_and_any_static_choice() -> 
     assert own < shared / 2
     assert own < static / 2
     assert contexts["in_memory"] == GROUPS
+
+
+# ---- figure 9: ensembles with a straggler -------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", stragglers.SIZES)
+def test_the_objective_holds_an_ensemble_whose_straggler_blocks_those_that_wait(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stragglers, "WRONG", 0.0)  # so that all who answer agree
+    held, waits = stragglers.ask(size, queries=2 * stragglers.EVERY)
+    late = [place != stragglers.NOBODY for place in held.straggler]
+    for query in np.flatnonzero(late):
+        straggler = f"model-{held.straggler[query]}"
+        assert held.missing[query] == {straggler: clipper.Cause.DEADLINE}
+        assert held.confidence[query] == pytest.approx((size - 1) / size)
+        assert held.right[query] == (size > 1)
+        assert waits.missing[query] == {}
+        assert waits.confidence[query] == 1.0
+        assert waits.latency[query] >= stragglers.SLOW
+    # A busy machine may delay any one of them, hence the least and the median.
+    assert min(np.array(held.latency)[late]) < stragglers.SLO * 1.5
+    punctual = np.array(held.latency)[~np.array(late)]
+    assert np.median(punctual) < stragglers.SLO * 0.75  # it leaves when all are in
+    assert max(punctual) < stragglers.SLOW
