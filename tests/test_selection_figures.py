@@ -159,4 +159,3 @@ def test_the_objective_holds_an_ensemble_whose_straggler_blocks_those_that_wait(
     assert min(np.array(held.latency)[late]) < stragglers.SLO * 1.5
     punctual = np.array(held.latency)[~np.array(late)]
     assert np.median(punctual) < stragglers.SLO * 0.75  # it leaves when all are in
-    assert max(punctual) < stragglers.SLOW
