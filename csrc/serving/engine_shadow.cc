@@ -8,7 +8,7 @@
 
 namespace clipper {
 
-void Trial::keep(const Outcome& outcome) noexcept {
+void ShadowTrial::keep(const Outcome& outcome) noexcept {
   if (outcome.layout == nullptr) return;
   const std::size_t row_bytes = outcome.layout->row_bytes();
   try {
@@ -26,7 +26,7 @@ void Trial::keep(const Outcome& outcome) noexcept {
   }
 }
 
-void Trial::compare(const Outcome& answered) noexcept {
+void ShadowTrial::compare(const Outcome& answered) noexcept {
   if (layout == nullptr) return;
   std::uint64_t both = 0;
   std::uint64_t same = 0;
@@ -55,8 +55,8 @@ void Engine::start_shadows(Query& query, const ColumnRows* columns) noexcept {
   for (const auto& shadow : shadows.models) {
     Refusal refusal{};
     Query* asked = submit(shadow->asks, columns, query.rows, {}, refusal);
-    Trial* trial =
-        asked == nullptr ? nullptr : new (std::nothrow) Trial(*shadow, shadows.ballot, *asked);
+    ShadowTrial* trial =
+        asked == nullptr ? nullptr : new (std::nothrow) ShadowTrial(*shadow, shadows.ballot, *asked);
     if (trial == nullptr) {
       shadow->not_asked.fetch_add(query.rows, std::memory_order_relaxed);
       if (asked == nullptr) continue;
@@ -73,14 +73,14 @@ void Engine::start_shadows(Query& query, const ColumnRows* columns) noexcept {
 
 /// The caller's query has ended; outcome: nullptr, nobody looked at what came of it.
 void Engine::note_given(Query& query, const Outcome* outcome) noexcept {
-  Trial* trial = query.shadows;
+  ShadowTrial* trial = query.shadows;
   query.shadows = nullptr;
   while (trial != nullptr) {
-    Trial* next = trial->next;  // once it has arrived, it may be gone
+    ShadowTrial* next = trial->next;  // once it has arrived, it may be gone
     Query& shadow = trial->query;
     if (outcome != nullptr) trial->keep(*outcome);
-    const std::uint8_t before = trial->arrived.fetch_or(Trial::kGiven, std::memory_order_acq_rel);
-    if ((before & Trial::kAnswered) != 0) shadow_box_.post(shadow);
+    const std::uint8_t before = trial->arrived.fetch_or(ShadowTrial::kGiven, std::memory_order_acq_rel);
+    if ((before & ShadowTrial::kAnswered) != 0) shadow_box_.post(shadow);
     trial = next;
   }
 }
@@ -91,8 +91,8 @@ void Engine::collect_shadows() noexcept {
     Letter* following = letter->next_letter;
     Query& query = *static_cast<Query*>(letter);
     const std::uint8_t before =
-        query.trial->arrived.fetch_or(Trial::kAnswered, std::memory_order_acq_rel);
-    if ((before & Trial::kGiven) != 0) {
+        query.trial->arrived.fetch_or(ShadowTrial::kAnswered, std::memory_order_acq_rel);
+    if ((before & ShadowTrial::kGiven) != 0) {
       Outcome outcome;
       collect(query, 0, outcome);  // of one model: nothing is allocated
       query.trial->compare(outcome);

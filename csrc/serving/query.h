@@ -28,7 +28,7 @@ class Application;
 class Deployment;
 class Plan;
 class Stages;
-struct Trial;
+struct ShadowTrial;
 
 /// In place of a cause while no driver has answered the row.
 inline constexpr Cause kPending = static_cast<Cause>(0xff);
@@ -197,8 +197,8 @@ class alignas(64) Query : public Letter {
   std::unique_ptr<Stages> stages;  // kept for the next one
 
   // Shadows: of a caller's query those that were asked too; of a shadow's its own part.
-  Trial* shadows = nullptr;
-  std::unique_ptr<Trial> trial;
+  ShadowTrial* shadows = nullptr;
+  std::unique_ptr<ShadowTrial> trial;
 
   // Filled by collect() when several models were asked.
   OutputRows combined;

@@ -49,11 +49,11 @@ struct Shadows {
 };
 
 /// One shadow's part in one query.
-struct Trial {
+struct ShadowTrial {
   static constexpr std::uint8_t kAnswered = 1;  // the shadow is done, whatever came of it
   static constexpr std::uint8_t kGiven = 2;     // so is the caller's query
 
-  Trial(ShadowModel& of, const Ballot& by, Query& its_query) noexcept
+  ShadowTrial(ShadowModel& of, const Ballot& by, Query& its_query) noexcept
       : shadow(of), ballot(by), query(its_query) {}
 
   /// Copies what the caller is given.
@@ -64,7 +64,7 @@ struct Trial {
   ShadowModel& shadow;
   const Ballot& ballot;
   Query& query;           // the shadow's, which owns this
-  Trial* next = nullptr;  // of the same caller's query
+  ShadowTrial* next = nullptr;  // of the same caller's query
   std::atomic<std::uint8_t> arrived{0};
   const OutputLayout* layout = nullptr;  // nullptr: nothing was given
   OutputRows given;

@@ -5,8 +5,9 @@
 
 settings.py starts the engine after the fork: one made before it, at import with
 ``--preload``, has lost its threads in the worker, and every use of it there is refused with
-``ForkedEngineError``. A worker's threads share batches; workers share nothing. WSGI does not tell of
-clients that leave: where that matters, serve the FastAPI example with gunicorn's uvicorn workers.
+``ForkedEngineError``. A worker's threads share batches; workers share nothing. WSGI does not tell
+of clients that leave: where that matters, serve the FastAPI example with gunicorn's uvicorn
+workers.
 """
 
 import json
