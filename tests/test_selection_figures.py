@@ -87,9 +87,7 @@ def test_the_demo_of_selection_tells_and_draws_what_happened(
 # ---- figure 10: groups whose labels differ ------------------------------------------------------
 
 
-def errors_of_groups(
-    engine: clipper.Engine, name: str, policy: object, *, by_context: bool
-) -> int:
+def errors_of_groups(engine: clipper.Engine, name: str, policy: object, *, by_context: bool) -> int:
     """Ask for digits of four groups that each name them differently; count wrong answers."""
     data = DIGITS
     models = [f"group-{g}" for g in range(GROUPS)]

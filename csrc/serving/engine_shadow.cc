@@ -55,8 +55,9 @@ void Engine::start_shadows(Query& query, const ColumnRows* columns) noexcept {
   for (const auto& shadow : shadows.models) {
     Refusal refusal{};
     Query* asked = submit(shadow->asks, columns, query.rows, {}, refusal);
-    ShadowTrial* trial =
-        asked == nullptr ? nullptr : new (std::nothrow) ShadowTrial(*shadow, shadows.ballot, *asked);
+    ShadowTrial* trial = asked == nullptr ? nullptr
+                                          : new (std::nothrow)
+                                                ShadowTrial(*shadow, shadows.ballot, *asked);
     if (trial == nullptr) {
       shadow->not_asked.fetch_add(query.rows, std::memory_order_relaxed);
       if (asked == nullptr) continue;
@@ -79,7 +80,8 @@ void Engine::note_given(Query& query, const Outcome* outcome) noexcept {
     ShadowTrial* next = trial->next;  // once it has arrived, it may be gone
     Query& shadow = trial->query;
     if (outcome != nullptr) trial->keep(*outcome);
-    const std::uint8_t before = trial->arrived.fetch_or(ShadowTrial::kGiven, std::memory_order_acq_rel);
+    const std::uint8_t before =
+        trial->arrived.fetch_or(ShadowTrial::kGiven, std::memory_order_acq_rel);
     if ((before & ShadowTrial::kAnswered) != 0) shadow_box_.post(shadow);
     trial = next;
   }

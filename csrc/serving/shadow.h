@@ -63,7 +63,7 @@ struct ShadowTrial {
 
   ShadowModel& shadow;
   const Ballot& ballot;
-  Query& query;           // the shadow's, which owns this
+  Query& query;                 // the shadow's, which owns this
   ShadowTrial* next = nullptr;  // of the same caller's query
   std::atomic<std::uint8_t> arrived{0};
   const OutputLayout* layout = nullptr;  // nullptr: nothing was given
