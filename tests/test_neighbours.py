@@ -246,4 +246,4 @@ def test_an_undeployed_model_gives_its_memory_and_threads_back(engine: clipper.E
 
 def _row_mappings() -> int:
     with open("/proc/self/maps", encoding="ascii", errors="replace") as maps:
-        return sum("clipper-rows" in line for line in maps)
+        return sum("memfd:clipper" in line for line in maps)
