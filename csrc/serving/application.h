@@ -55,11 +55,12 @@ class Application {
   const std::string name;
   const std::vector<Model*> models;
   const std::unique_ptr<Policy> policy;  // nullptr: the one model, nothing to choose or combine
-  const std::unique_ptr<ContextTable> contexts;  // what the policy has learned; nullptr: no policy
-  const Nanos slo_ns;                            // kNever: best effort
-  const float min_confidence;                    // 0: every answer will do
-  const Priority priority;                       // of its queries, unless they say otherwise
-  const std::unique_ptr<const Plan> plan;        // nullptr: models are asked at once, not in stages
+  // What the policy has learned; nullptr: no policy. Another may be set before the first query.
+  std::unique_ptr<ContextTable> contexts;
+  const Nanos slo_ns;                      // kNever: best effort
+  const float min_confidence;              // 0: every answer will do
+  const Priority priority;                 // of its queries, unless they say otherwise
+  const std::unique_ptr<const Plan> plan;  // nullptr: models are asked at once, not in stages
   const std::unique_ptr<StageCounts[]> stage_counts;  // of each stage of the plan
 
   /// REQUIRES: a plan, and a stage of it.

@@ -28,9 +28,17 @@ class Observations {
   std::size_t count_ = 0;
 };
 
-/// The one place where feedback reaches the policy, and the models' statistics.
-void learn(Application& application, std::uint64_t context, bool has_context,
-           const Observations& observations, Nanos now_ns, Learned* learned) noexcept {
+/// The one place where feedback reaches the policy, and the models' statistics: all or, where the
+/// context's state cannot be had for want of memory, nothing.
+FeedbackStatus learn(Application& application, std::uint64_t context, bool has_context,
+                     const Observations& observations, Nanos now_ns, Learned* learned) noexcept {
+  if (application.contexts != nullptr) {
+    if (!has_context) {
+      application.contexts->observe(observations.all());
+    } else if (application.contexts->observe(context, observations.all()) == Observed::kRefused) {
+      return FeedbackStatus::kRefused;
+    }
+  }
   for (std::size_t i = 0; i < observations.all().size(); ++i) {
     const Observation& seen = observations.all()[i];
     application.feedback.note_loss(seen.model, seen.loss);
@@ -45,13 +53,7 @@ void learn(Application& application, std::uint64_t context, bool has_context,
                              static_cast<std::uint32_t>(all.size())});
     learned->observations.insert(learned->observations.end(), all.begin(), all.end());
   }
-  if (application.contexts == nullptr) return;
-  if (has_context) {
-    // What the table cannot take for want of memory it counts as refused.
-    static_cast<void>(application.contexts->observe(context, observations.all()));
-  } else {
-    application.contexts->observe(observations.all());
-  }
+  return FeedbackStatus::kApplied;
 }
 
 Observations judge(const Application& application, JoinRecord& record, std::uint32_t index,
@@ -148,8 +150,12 @@ FeedbackStatus Feedback::take_one(Application& application, AnsweredRow at, cons
   if (record->row(at.row).taken.exchange(1, std::memory_order_relaxed) != 0) {
     return FeedbackStatus::kDuplicate;  // somebody was faster
   }
-  learn(application, record->context, record->has_context, made, now_ns, learned);
-  return FeedbackStatus::kApplied;
+  status = learn(application, record->context, record->has_context, made, now_ns, learned);
+  // Nothing was learned, so it may be said again.
+  if (status == FeedbackStatus::kRefused) {
+    record->row(at.row).taken.store(0, std::memory_order_relaxed);
+  }
+  return status;
 }
 
 void Feedback::take_answers(Application& application, Query& query, const Said& said,
@@ -166,11 +172,9 @@ void Feedback::take_answers(Application& application, Query& query, const Said& 
                                                    layout, said.labels, row);
       made.add(ask.model_index(), loss, ask.propensity(), ask.deployment());
     }
-    statuses[row] = made.empty() ? FeedbackStatus::kUnattributed : FeedbackStatus::kApplied;
-    if (!made.empty()) {
-      learn(application, query.context_key, query.has_context, made,
-            query.done_ns.load(std::memory_order_relaxed), learned);
-    }
+    statuses[row] = made.empty() ? FeedbackStatus::kUnattributed
+                                 : learn(application, query.context_key, query.has_context, made,
+                                         query.done_ns.load(std::memory_order_relaxed), learned);
     application.feedback.count(statuses[row]);
   }
 }

@@ -12,15 +12,16 @@ namespace clipper {
 
 /// What became of feedback on one row. The numbers are part of the wire protocol: never renumber.
 enum class FeedbackStatus : std::uint8_t {
-  kApplied = 0,       ///< the policy has learned from it
+  kApplied = 0,       ///< the policy has learned from it, or will when its context's state is there
   kDuplicate = 1,     ///< the row has had its feedback
   kExpired = 2,       ///< the row is no longer known, for want of memory or after too long
   kUnknown = 3,       ///< no such query was ever answered here
   kForeign = 4,       ///< the query was another application's
   kUnattributed = 5,  ///< no model's output could be judged by it; the row waits for better
+  kRefused = 6,  ///< no memory for what the row's context would learn; the row may be said again
 };
 
-inline constexpr std::size_t kFeedbackStatuses = 6;
+inline constexpr std::size_t kFeedbackStatuses = 7;
 
 /// How often one model was judged, and how wrong it was in all.
 struct ModelTally {

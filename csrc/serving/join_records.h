@@ -38,7 +38,7 @@ struct JoinRecord {
   struct Row {
     std::uint32_t answered = 0;           ///< whose answers are kept
     std::uint32_t given = 0;              ///< whose answers equal the one that was given
-    std::atomic<std::uint32_t> taken{0};  ///< 1: it has had its feedback
+    std::atomic<std::uint32_t> taken{0};  ///< 1: it has had its feedback, or is having it
   };
 
   std::uint64_t ticket = 0;

@@ -19,7 +19,7 @@ class FeedbackStatus(IntEnum):
     """
 
     APPLIED = 0
-    """The policy has learned from it."""
+    """The policy has learned from it, or will as soon as its context's state has been read."""
     DUPLICATE = 1
     """The row has had its feedback."""
     EXPIRED = 2
@@ -31,6 +31,9 @@ class FeedbackStatus(IntEnum):
     UNATTRIBUTED = 5
     """No model's output could be judged: none answered, or, with a reward or a loss, the answer
     given was no model's own. Nothing was learned, and a label may still come."""
+    REFUSED = 6
+    """There was no memory for what the row's context would learn. Nothing was learned; say it again
+    later, or give the application more ``context_memory``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ struct FeedbackBench {
                 bool in_turn = false)
       : engine(clock, 1, 500 * kMicrosecond, options) {
     for (std::uint16_t k = 0; k < models; ++k) {
-      linked.push_back(&engine.add_model("m" + std::to_string(k)));
+      linked.push_back(&engine.add_model(std::string("m").append(std::to_string(k))));
       deploy(k);
     }
     application = &add_application("counted", in_turn);

@@ -156,7 +156,8 @@ def feedback_for(ApplicationCore application, x, *, label, context=None, deadlin
     Returns
     -------
     FeedbackStatus
-        ``APPLIED``, or ``UNATTRIBUTED`` if no model answered.
+        ``APPLIED``, ``UNATTRIBUTED`` if no model answered, or ``REFUSED`` if there was no memory
+        for what the context would learn.
 
     Raises
     ------

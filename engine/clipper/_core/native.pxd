@@ -547,6 +547,7 @@ cdef extern from "serving/feedback_tally.h" namespace "clipper" nogil:
         kUnknown
         kForeign
         kUnattributed
+        kRefused
     cdef cppclass AtomicDouble "std::atomic<double>":
         double load() noexcept
     cdef cppclass ModelTally:
