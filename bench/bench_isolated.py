@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from multiprocessing import Pipe
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,13 @@ import os, sys
 there, back = map(int, sys.argv[1:])
 while os.read(there, 8):
     os.write(back, (1).to_bytes(8, sys.byteorder))
+"""
+_SUM_ROWS = """
+import sys
+from multiprocessing.connection import Connection
+connection = Connection(int(sys.argv[1]))
+while (batch := connection.recv()) is not None:
+    connection.send(batch.sum(axis=1))
 """
 ROUND_TRIP = {"group": "to another process and back"}
 
@@ -61,26 +69,19 @@ def bench_round_trip_doorbells(benchmark: Callable[..., Any]) -> None:
 @pytest.mark.benchmark(**ROUND_TRIP)
 def bench_round_trip_pipe(benchmark: Callable[..., Any]) -> None:
     """What multiprocessing does: pickles through a pipe."""
-    import multiprocessing
+    ours, theirs = Pipe()
+    arguments = [sys.executable, "-c", _SUM_ROWS, str(theirs.fileno())]
+    with subprocess.Popen(arguments, pass_fds=(theirs.fileno(),)) as process:
+        theirs.close()  # so that a process that has died is an error, not silence
+        row = np.ones((1, 16), np.float32)
 
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_sum_rows, args=(theirs,), daemon=True)
-    process.start()
-    row = np.ones((1, 16), np.float32)
+        def ask() -> Any:
+            ours.send(row)
+            return ours.recv()
 
-    def ask() -> Any:
-        ours.send(row)
-        return ours.recv()
-
-    assert benchmark(ask)[0] == 16.0
-    ours.send(None)
-    process.join()
-
-
-def _sum_rows(connection: Any) -> None:
-    while (batch := connection.recv()) is not None:
-        connection.send(batch.sum(axis=1))
+        assert benchmark(ask)[0] == 16.0
+        ours.send(None)
+        process.wait(timeout=10)
 
 
 @pytest.mark.benchmark(**ROUND_TRIP)
