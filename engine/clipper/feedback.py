@@ -86,7 +86,8 @@ def to_loss(loss: Loss | LossName | LossFunction | None) -> Loss | LossFunction 
     if loss is None or isinstance(loss, Loss):
         return loss
     if isinstance(loss, str):
-        return Loss(loss)
+        kind: Any = loss  # Loss says what may be named
+        return Loss(kind)
     if callable(loss):
         return loss
     raise TypeError(

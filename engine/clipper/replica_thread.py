@@ -117,7 +117,8 @@ class ReplicaThread:
             start_ns = time.monotonic_ns()
             outputs = _call(runner, batch)
             end_ns = time.monotonic_ns()
-            rows = len(next(iter(batch.values())) if isinstance(batch, dict) else batch)
+            first = next(iter(batch.values())) if isinstance(batch, dict) else batch  # pyright: ignore
+            rows = len(first)  # pyright: ignore
             check_outputs(deployment.output, outputs, rows, deployment.name)
             return start_ns, end_ns
 

@@ -43,7 +43,7 @@ class Isolated:
     python: str | os.PathLike[str] | None = None
     timeout: float | None = 30.0
     paths: tuple[str | os.PathLike[str], ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict[str, str])
     may_unpickle: bool = False
     output_bytes: int | str = "256MiB"
     in_flight: int = 2

@@ -55,7 +55,7 @@ def source_of(model: Any) -> ModelSource:
         If it cannot be sent.
     """
     if isinstance(model, (str, os.PathLike)):
-        text = os.fspath(model)
+        text: str = os.fspath(model)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
         if isinstance(model, str) and _FACTORY.fullmatch(text):
             return ModelSource("factory", text)
         return ModelSource("file", os.path.abspath(text))
@@ -74,7 +74,7 @@ def _pickled(model: Any, name: str) -> bytes:
     by_value = cloudpickle is not None and module is not None and not _can_be_found(module)
     try:
         if by_value:
-            cloudpickle.register_pickle_by_value(module)
+            cloudpickle.register_pickle_by_value(module)  # pyright: ignore[reportOptionalMemberAccess]
         return bytes(dumps(model))
     except Exception as error:
         hint = "" if cloudpickle else " (cloudpickle, which takes more, is not installed)"
@@ -84,7 +84,7 @@ def _pickled(model: Any, name: str) -> bytes:
         ) from error
     finally:
         if by_value:
-            cloudpickle.unregister_pickle_by_value(module)
+            cloudpickle.unregister_pickle_by_value(module)  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def _can_be_found(module: ModuleType) -> bool:
