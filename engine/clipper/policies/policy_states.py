@@ -13,8 +13,9 @@ class PolicyState:
     __slots__ = ("__weakref__", "lock", "value")
 
     def __init__(self, value: Any) -> None:
-        self.value = value
-        self.lock = threading.RLock()  # a policy's method may come back through another application
+        self.value: Any = value
+        # A policy's method may come back through another application.
+        self.lock: Any = threading.RLock()
 
 
 class PolicyStates:

@@ -44,9 +44,9 @@ class IsolatedReplicaThread(ReplicaThread):
         super().__init__(None, device, name)
         self.input: RowType | None = None  # as the worker says, where deploy was not told
         self.example: Any = None
-        self.state = "starting"
-        self.restarts = 0
-        self.last_death = ""
+        self.state: str = "starting"
+        self.restarts: int = 0
+        self.last_death: str = ""
         self._name = name
         self._source = source
         self._isolated = isolated
@@ -177,7 +177,7 @@ class IsolatedReplicaThread(ReplicaThread):
         assert self._worker is not None
         try:
             self.input = self._input or from_rows(loaded.input, "input")
-            self.probed = from_rows(loaded.output, "output")
+            self.probed: RowType | None = from_rows(loaded.output, "output")
             self.example = self._example
             if example is not None and loaded.input is not None:
                 self.example = example_from(loaded.input, example)
@@ -210,7 +210,7 @@ class IsolatedReplicaThread(ReplicaThread):
             most = min(largest, deployment.max_batch)
             with self._explaining_deaths():
                 times = warm_up(core, self._link.rehearse, batches, most, lane)
-            self.single_row_seconds = statistics.median(times)
+            self.single_row_seconds: float | None = statistics.median(times)
 
     @contextlib.contextmanager
     def _explaining_deaths(self) -> Any:

@@ -66,7 +66,7 @@ class Supervisor:
     """Starts processes and reads their output, on a thread of its own."""
 
     def __init__(self) -> None:
-        self.pid = os.getpid()
+        self.pid: int = os.getpid()
         self._orders: queue.SimpleQueue[_Order] = queue.SimpleQueue()
         self._bell, self._ring = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._selector = selectors.DefaultSelector()

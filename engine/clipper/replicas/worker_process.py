@@ -43,7 +43,7 @@ class WorkerProcess:
 
     def __init__(self, isolated: Isolated, name: str, until: float) -> None:
         self.name = name
-        self.runtime = ""
+        self.runtime: str = ""
         self._until = until
         self._lock = threading.Lock()  # of the pidfd, which is closed at the end
         self._python = os.fspath(isolated.python or sys.executable)
@@ -51,7 +51,7 @@ class WorkerProcess:
         self._socket = ours
         try:
             self._process, self._output = _spawn(isolated, self._python, theirs, name)
-            self.pidfd = os.pidfd_open(self._process.pid)
+            self.pidfd: int = os.pidfd_open(self._process.pid)
         except BaseException:
             ours.close()
             raise
