@@ -1,0 +1,1 @@
+# Functions of the core alone: nothing of it is called from Python.
