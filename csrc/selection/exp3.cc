@@ -4,13 +4,12 @@
 #include <array>
 #include <cmath>
 
-#include "selection/choosing.h"
 #include "selection/log_weights.h"
 
 namespace clipper {
 
 Exp3::Exp3(double eta, double gamma, double floor, float failure_loss)
-    : LearnsFromFailures(failure_loss),
+    : Bandit(failure_loss),
       eta_(eta),
       gamma_(gamma),
       log_floor_(std::log(LogWeights::checked_floor(floor))) {
@@ -26,21 +25,6 @@ void Exp3::shares(PolicyState state, std::span<double> shares) const noexcept {
   LogWeights(state, log_floor_).shares(shares);
   const double anyway = gamma_ / static_cast<double>(shares.size());
   for (double& share : shares) share = (1.0 - gamma_) * share + anyway;
-}
-
-std::size_t Exp3::select(const SelectionInput& input, PolicyState state,
-                         std::span<Choice> chosen) const noexcept {
-  std::array<double, kMaxModels> each;
-  const auto all = std::span(each).first(input.models);
-  shares(state, all);
-  const std::uint16_t model = place_of(unit_of(input.random), all);
-  chosen[0] = {model, static_cast<float>(each[model])};
-  return 1;
-}
-
-Combined Exp3::combine(std::span<const Answer> answers, PolicyState /*state*/,
-                       const OutputLayout& /*layout*/, std::byte* /*output*/) const noexcept {
-  return only_answer(answers);
 }
 
 void Exp3::observe(std::span<const Observation> observations, PolicyState state) const noexcept {

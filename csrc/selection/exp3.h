@@ -10,11 +10,11 @@
 // Thread safety: as Policy says. State: LogWeights.
 #pragma once
 
-#include "selection/learns_from_failures.h"
+#include "selection/bandit.h"
 
 namespace clipper {
 
-class Exp3 final : public LearnsFromFailures {
+class Exp3 final : public Bandit {
  public:
   /// eta > 0; gamma in [0, 1]; floor as LogWeights has it. Throws kInvalidArgument.
   Exp3(double eta, double gamma, double floor, float failure_loss = 1.0F);
@@ -22,17 +22,12 @@ class Exp3 final : public LearnsFromFailures {
   [[nodiscard]] std::size_t state_words(std::uint16_t models) const noexcept override {
     return models;
   }
-  [[nodiscard]] std::size_t select(const SelectionInput& input, PolicyState state,
-                                   std::span<Choice> chosen) const noexcept override;
-  [[nodiscard]] Combined combine(std::span<const Answer> answers, PolicyState state,
-                                 const OutputLayout& layout,
-                                 std::byte* output) const noexcept override;
   void observe(std::span<const Observation> observations,
                PolicyState state) const noexcept override;
   void describe(PolicyState state, std::span<Standing> standings) const noexcept override;
 
  private:
-  void shares(PolicyState state, std::span<double> shares) const noexcept;
+  void shares(PolicyState state, std::span<double> shares) const noexcept override;
 
   const double eta_;
   const double gamma_;

@@ -1,10 +1,9 @@
 #include "selection/thompson.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/random.h"
-#include "selection/arm_means.h"
-#include "selection/choosing.h"
 
 namespace clipper {
 namespace {
@@ -38,15 +37,10 @@ double gamma(double shape, Random& random) noexcept {
 
 }  // namespace
 
-Thompson::Thompson(double memory, float failure_loss)
-    : LearnsFromFailures(failure_loss), memory_(ArmMeans::checked_memory(memory)) {}
-
-std::size_t Thompson::state_words(std::uint16_t models) const noexcept {
-  return ArmMeans::words(models);
-}
+Thompson::Thompson(double memory, float failure_loss) : MeansBandit(memory, failure_loss) {}
 
 std::uint16_t Thompson::draw(PolicyState state, std::uint64_t seed) const noexcept {
-  const ArmMeans arms(state, memory_);
+  const ArmMeans arms = means(state);
   Random random(seed);
   std::size_t best = 0;
   double largest = -1.0;
@@ -68,26 +62,10 @@ std::size_t Thompson::select(const SelectionInput& input, PolicyState state,
   return 1;
 }
 
-Combined Thompson::combine(std::span<const Answer> answers, PolicyState /*state*/,
-                           const OutputLayout& /*layout*/, std::byte* /*output*/) const noexcept {
-  return only_answer(answers);
-}
-
-void Thompson::observe(std::span<const Observation> observations,
-                       PolicyState state) const noexcept {
-  const ArmMeans arms(state, memory_);
-  for (const Observation& observation : observations) arms.observe(observation);
-}
-
-void Thompson::describe(PolicyState state, std::span<Standing> standings) const noexcept {
-  const ArmMeans arms(state, memory_);
-  for (std::size_t i = 0; i < standings.size(); ++i) {
-    standings[i] = {0.0, 0.0, arms.loss(i), arms.count(i)};
-  }
+void Thompson::shares(PolicyState state, std::span<double> shares) const noexcept {
+  std::fill(shares.begin(), shares.end(), 0.0);
   for (std::uint64_t seed = 0; seed < kDrawsToDescribe; ++seed) {
-    Standing& drawn = standings[draw(state, seed)];
-    drawn.share += 1.0 / static_cast<double>(kDrawsToDescribe);
-    drawn.weight = drawn.share;
+    shares[draw(state, seed)] += 1.0 / static_cast<double>(kDrawsToDescribe);
   }
 }
 

@@ -8,33 +8,25 @@
 //
 // Source: Thompson, Biometrika 25, 1933; Agrawal and Goyal, "Analysis of Thompson Sampling for the
 // Multi-armed Bandit Problem", COLT 2012; the memory: Gupta, Granmo, Agrawala, ICMLA 2011.
-// Thread safety: as Policy says. State: ArmMeans.
+// Thread safety: as Policy says.
 #pragma once
 
-#include "selection/learns_from_failures.h"
+#include "selection/bandit.h"
 
 namespace clipper {
 
-class Thompson final : public LearnsFromFailures {
+class Thompson final : public MeansBandit {
  public:
   /// memory as ArmMeans has it. Throws kInvalidArgument.
   explicit Thompson(double memory, float failure_loss = 1.0F);
 
-  [[nodiscard]] std::size_t state_words(std::uint16_t models) const noexcept override;
   [[nodiscard]] std::size_t select(const SelectionInput& input, PolicyState state,
                                    std::span<Choice> chosen) const noexcept override;
-  [[nodiscard]] Combined combine(std::span<const Answer> answers, PolicyState state,
-                                 const OutputLayout& layout,
-                                 std::byte* output) const noexcept override;
-  void observe(std::span<const Observation> observations,
-               PolicyState state) const noexcept override;
-  /// Shares are estimated from draws of its own, the same ones at every call.
-  void describe(PolicyState state, std::span<Standing> standings) const noexcept override;
 
  private:
+  /// Estimated from draws of its own, the same ones at every call.
+  void shares(PolicyState state, std::span<double> shares) const noexcept override;
   [[nodiscard]] std::uint16_t draw(PolicyState state, std::uint64_t seed) const noexcept;
-
-  const double memory_;
 };
 
 }  // namespace clipper

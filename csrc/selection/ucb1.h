@@ -9,32 +9,20 @@
 //
 // Source: Auer, Cesa-Bianchi, Fischer, "Finite-time Analysis of the Multiarmed Bandit Problem",
 // Machine Learning 47, 2002.
-// Thread safety: as Policy says. State: ArmMeans.
+// Thread safety: as Policy says.
 #pragma once
 
-#include "selection/learns_from_failures.h"
+#include "selection/bandit.h"
 
 namespace clipper {
 
-class Ucb1 final : public LearnsFromFailures {
+class Ucb1 final : public MeansBandit {
  public:
   /// memory as ArmMeans has it; infinity: as published. Throws kInvalidArgument.
   explicit Ucb1(double memory, float failure_loss = 1.0F);
 
-  [[nodiscard]] std::size_t state_words(std::uint16_t models) const noexcept override;
-  [[nodiscard]] std::size_t select(const SelectionInput& input, PolicyState state,
-                                   std::span<Choice> chosen) const noexcept override;
-  [[nodiscard]] Combined combine(std::span<const Answer> answers, PolicyState state,
-                                 const OutputLayout& layout,
-                                 std::byte* output) const noexcept override;
-  void observe(std::span<const Observation> observations,
-               PolicyState state) const noexcept override;
-  void describe(PolicyState state, std::span<Standing> standings) const noexcept override;
-
  private:
-  void shares(PolicyState state, std::span<double> shares) const noexcept;
-
-  const double memory_;
+  void shares(PolicyState state, std::span<double> shares) const noexcept override;
 };
 
 }  // namespace clipper

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
 
+from clipper.errors import DeployError
 from clipper.model_protocol import Runner
 from clipper.tensor import RowType
 
@@ -26,8 +27,11 @@ class NamedModel:
         self.output: RowType | None = None
 
     def load(self, device: str) -> Runner:
-        """Refuse: it is loaded elsewhere."""
-        raise NotImplementedError("a model given by name is loaded by its worker")
+        """Refuse: only its worker can load it."""
+        raise DeployError(
+            f"{self.name!r} names a model that a worker loads: deploy it with "
+            "where=clipper.Isolated()"
+        )
 
     def example(self) -> Any:
         """Return None: its worker knows, perhaps."""
