@@ -340,10 +340,10 @@ Nanos Engine::complete(Batch& batch, const ColumnRows* outputs) {
     answer(entry, Cause::kNone, outputs, first, batch.start_ns, 0, now_ns);
     first += entry.run.rows;
   }
-  Deployment& deployment = batch.replica->deployment();
+  // Whoever waits for these rows has them; but outputs may lie in the batch's own rows, where the
+  // next rows are written once they are released.
+  if (outputs != nullptr) batch.replica->deployment().note_outputs(outputs, first, now_ns);
   release_rows(batch);
-  // Last: whoever waits for these rows has them.
-  if (outputs != nullptr) deployment.note_outputs(outputs, first, now_ns);
   return now_ns;
 }
 
