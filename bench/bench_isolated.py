@@ -140,13 +140,20 @@ def perceptron(quick: bool) -> Iterator[Figure]:
                 os.sched_setaffinity(int(task), cores[1:2] or cores)
         first = next(iter(served.values()))
         size = subjects.best_batch(first, 1 if quick else 15)
-        bare = _on_core(cores[1:2] or cores, subjects.direct(first, size, times))
+        worker_core = cores[1:2] or cores
+        bare = {
+            "bare": _on_core(worker_core, subjects.direct(first, size, times)),
+            "half": _on_core(worker_core, subjects.direct(first, max(size // 2, 1), times)),
+        }
         ways = {name: subjects.steady(subject, times) for name, subject in served.items()}
-        seconds = interleave({"bare": bare, **ways}, rounds)
+        seconds = interleave({**bare, **ways}, rounds)
     for name in ways:
         share = ratios(seconds["bare"], seconds[name])
         wanted = 0.9 if name.startswith("2") else None
         yield Figure(f"MLP, {name}, of bare batches of {size}", share, wanted, True)
+    # Two in flight share the rows: each batch is of half of them.
+    yield Figure(f"MLP, 2 in flight, of bare batches of {size // 2}",
+                 ratios(seconds["half"], seconds["2 in flight"]), None, True)  # fmt: skip
     yield Figure("MLP, 2 in flight over 1", ratios(seconds["1 in flight"], seconds["2 in flight"]),
                  None, True)  # fmt: skip
 

@@ -75,6 +75,11 @@ def behaves_as_told():
     return model
 
 
+def loads_slowly():
+    time.sleep(1.5)
+    return behaves_as_told()
+
+
 def dies_once():
     """Dies in the first batch that holds 666, and answers it the next time."""
     def model(batch):
@@ -414,9 +419,9 @@ def test_sigkill_in_mid_batch_loses_no_query(
 def test_rows_that_cannot_wait_for_a_new_worker_end_with_the_cause(
     engine: clipper.Engine, isolated: Callable[..., Isolated]
 ) -> None:
-    model = engine.deploy("m", "worker_models:behaves_as_told", input=TOLD, output=OUT,
+    model = engine.deploy("m", "worker_models:loads_slowly", input=TOLD, output=OUT,
                           default=-1.0, where=isolated())  # fmt: skip
-    answer = model.predict([666.0, 1.0], deadline=0.15)
+    answer = model.predict([666.0, 1.0], deadline=1.0)
     assert answer.output == -1.0
     assert answer.why is clipper.Cause.CRASH
 

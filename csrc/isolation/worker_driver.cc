@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
+#include <utility>
 
 namespace clipper {
 namespace {
@@ -26,7 +28,8 @@ WorkerDriver::WorkerDriver(Engine& engine, Replica& replica, WorkerLink& link,
 
 LinkEvent WorkerDriver::run() {
   for (;;) {
-    LinkEvent event = take_finished();
+    LinkEvent event = std::exchange(carried_, LinkEvent::kNothing);
+    if (event == LinkEvent::kNothing) event = take_finished();
     if (event != LinkEvent::kNothing) return event;
     if (has_died_) return LinkEvent::kDied;
     if (is_overdue()) return LinkEvent::kTimedOut;
@@ -100,6 +103,7 @@ void WorkerDriver::bind_batches() {
   was_deferred_ = false;
   retry_at_ns_ = kNever;
   while (may_bind(engine_.clock().now_ns())) {
+    if (count_ > 0 && deployment.waiting_rows() == 0) break;
     seen_arrivals_ = deployment.arrived_rows();
     Batch* batch = engine_.drive_for_another(replica_, retry_at_ns_);
     if (batch == nullptr) {
@@ -131,6 +135,10 @@ void WorkerDriver::wait() noexcept {
       return;
     }
   }
+  if (listens && lends()) {
+    sleep_lending();
+    return replica_.note_awake();
+  }
   Nanos until_ns = listens ? retry_at_ns_ : kNever;
   if (count_ > 0) {
     until_ns = std::min(until_ns, due_ns());
@@ -150,7 +158,7 @@ bool WorkerDriver::spin(bool listens) noexcept {
   const Nanos until_ns = end_ns + options_.spin_ns / 2;
   while (engine_.clock().now_ns() < until_ns) {
     has_rung_ = link_.finished_bell().drain() > 0;
-    if (has_rung_) return true;
+    if (has_rung_ || replica_.loan().is_wanted()) return true;
     if (listens && !was_deferred_ && replica_.deployment().waiting_rows() > 0) return true;
     relax();
   }
@@ -187,6 +195,78 @@ void WorkerDriver::sleep_until(Nanos until_ns) noexcept {
   if (ends[1].revents != 0) wake_bell_.drain();
   // What it finished before it died is taken first.
   has_died_ = has_died_ || (ends[2].revents & POLLIN) != 0;
+}
+
+// ---- the seat lent to callers -------------------------------------------------------------------
+
+bool WorkerDriver::lends() const noexcept {
+  return count_ == 0 && !was_deferred_ && replica_.deployment().options().callers_carry;
+}
+
+void WorkerDriver::sleep_lending() noexcept {
+  replica_.loan().offer(*this);
+  // Not for the worker's doorbell: nothing is in flight, or a caller listens to it.
+  std::array<pollfd, 2> ends{pollfd{wake_bell_.fd(), POLLIN, 0}, pollfd{options_.pidfd, POLLIN, 0}};
+  static_cast<void>(ppoll(ends.data(), ends.size(), nullptr, nullptr));
+  if (!replica_.loan().reclaim()) wait_for_the_seat();
+  wake_bell_.drain();
+  has_died_ = has_died_ || (ends[1].revents & POLLIN) != 0;
+}
+
+void WorkerDriver::wait_for_the_seat() noexcept {
+  seat_bell_.signal();
+  while (!replica_.loan().is_home()) {
+    wake_bell_.drain();
+    // It may have come home, and rung, between the two.
+    if (replica_.loan().is_home()) break;
+    pollfd end{wake_bell_.fd(), POLLIN, 0};
+    static_cast<void>(ppoll(&end, 1, nullptr, nullptr));
+  }
+}
+
+bool WorkerDriver::carry(Query& query, Nanos until_ns) noexcept {
+  bool goes_on = true;
+  while (goes_on && !has_carried(query)) {
+    const Nanos now_ns = engine_.clock().now_ns();
+    if (replica_.loan().is_wanted() || replica_.is_stopped() || is_overdue() ||
+        now_ns >= until_ns) {
+      break;
+    }
+    if (count_ == 0) bind_batches();
+    if (count_ == 0) break;  // nothing may run now, or somebody else runs it
+    goes_on = wait_for_answer(until_ns);
+  }
+  const bool leaves_nothing = count_ == 0 && carried_ == LinkEvent::kNothing && !was_deferred_ &&
+                              replica_.deployment().waiting_rows() == 0;
+  if (!leaves_nothing) {
+    replica_.loan().hand_over();
+    wake_bell_.signal();
+  } else if (!replica_.loan().give_back()) {
+    wake_bell_.signal();
+  }
+  return goes_on;
+}
+
+/// Takes what is finished. Whether the query's owner need not wait any more, or the thread must see
+/// to what happened.
+bool WorkerDriver::has_carried(const Query& query) noexcept {
+  carried_ = take_finished();
+  return carried_ != LinkEvent::kNothing || query.is_done();
+}
+
+/// False: a signal came.
+bool WorkerDriver::wait_for_answer(Nanos until_ns) noexcept {
+  if (spin(false)) return true;
+  std::array<pollfd, 2> ends{pollfd{link_.finished_bell().fd(), POLLIN, 0},
+                             pollfd{seat_bell_.fd(), POLLIN, 0}};
+  const Nanos wake_ns = std::min(until_ns, due_ns());
+  const timespec left =
+      to_timespec(std::clamp<Nanos>(wake_ns - engine_.clock().now_ns(), 0, 3600 * kSecond));
+  const bool was_interrupted = ppoll(ends.data(), ends.size(), &left, nullptr) < 0;
+  if (was_interrupted) return errno != EINTR;
+  if (ends[0].revents != 0 && link_.finished_bell().drain() > 0) has_rung_ = true;
+  if (ends[1].revents != 0) seat_bell_.drain();  // perhaps an old ring
+  return true;
 }
 
 // ---- before serving -----------------------------------------------------------------------------

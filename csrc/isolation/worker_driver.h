@@ -10,7 +10,10 @@
 // that it is as large and as urgent as can be and the worker never waits for its doorbell; and not
 // at all while another replica has nothing to do.
 //
-// Thread safety: one thread's. The replica's deployment lets no caller lead.
+// While nothing is in flight the thread lends its seat to a caller that waits anyway, see Loan:
+// that saves a wake-up of the thread and one of the caller, where a whole round trip takes two.
+//
+// Thread safety: one thread's, and whoever has borrowed the replica's seat.
 #pragma once
 
 #include <array>
@@ -22,6 +25,7 @@
 #include "base/event_fd.h"
 #include "isolation/worker_link.h"
 #include "serving/engine.h"
+#include "serving/loan.h"
 
 namespace clipper {
 
@@ -41,7 +45,7 @@ struct DriverOptions {
   Nanos spin_ns = 50 * kMicrosecond;  ///< spin when the answer is expected that soon
 };
 
-class WorkerDriver {
+class WorkerDriver final : public Courier {
  public:
   static constexpr Nanos kBindAhead = 300 * kMicrosecond;
 
@@ -53,6 +57,9 @@ class WorkerDriver {
   /// Runs rows off the serving path, and says what they took. kNothing: they were answered.
   [[nodiscard]] LinkEvent rehearse(const ColumnRows* source, std::uint32_t rows, Nanos& start_ns,
                                    Nanos& end_ns);
+
+  /// On a caller's thread that has borrowed the seat.
+  [[nodiscard]] bool carry(Query& query, Nanos until_ns) noexcept override;
 
   /// After kModelError of run(): ends that batch.
   void fail_batch(std::uint32_t error_id);
@@ -81,6 +88,11 @@ class WorkerDriver {
   [[nodiscard]] bool is_overdue() const noexcept;
   [[nodiscard]] Nanos due_ns() const noexcept;
   void wait() noexcept;
+  [[nodiscard]] bool lends() const noexcept;
+  void sleep_lending() noexcept;
+  void wait_for_the_seat() noexcept;
+  [[nodiscard]] bool has_carried(const Query& query) noexcept;
+  [[nodiscard]] bool wait_for_answer(Nanos until_ns) noexcept;
   [[nodiscard]] bool spin(bool listens) noexcept;
   [[nodiscard]] bool spin_for_rows() noexcept;
   void sleep_until(Nanos until_ns) noexcept;
@@ -91,9 +103,11 @@ class WorkerDriver {
   WorkerLink& link_;
   const DriverOptions options_;
   EventFd& wake_bell_;
+  EventFd seat_bell_;                             // the thread wants its seat back
   std::array<InFlight, kLinkSlots> in_flight_{};  // oldest first
   std::uint32_t count_ = 0;
   Batch* failed_ = nullptr;
+  LinkEvent carried_ = LinkEvent::kNothing;  // what happened to a caller, for the thread
   bool has_died_ = false;
   bool has_rung_ = false;  // since the last look at what is finished: a ring orders memory
 

@@ -47,6 +47,7 @@ struct DeploymentOptions {
   std::uint32_t most_batch = std::numeric_limits<std::uint32_t>::max();  ///< max_batch ever
   std::uint32_t most_in_flight = 1;
   bool caller_runs = true;
+  bool callers_carry = false;  ///< of batches that run elsewhere: see Loan
   CacheOptions cache;
   StatisticsOptions statistics;
 };

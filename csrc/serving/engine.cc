@@ -272,6 +272,7 @@ Batch* Engine::lead(Query& query, Nanos now_ns, Nanos run_limit_ns) {
     return lead_next_stage(query, now_ns, run_limit_ns);
   Deployment* deployment = query.first_ask.deployment();
   if (query.asks != 1 || deployment == nullptr || query.is_done()) return nullptr;
+  if (deployment->options().callers_carry) return nullptr;  // wait() sees to its rows
   const Nanos slack_ns = query.answer_by_ns == kNever ? kNever : query.answer_by_ns - now_ns;
   return try_lead(*deployment, now_ns, std::min(run_limit_ns, slack_ns));
 }

@@ -157,7 +157,8 @@ class Engine {
   /// Ends every row that waits at a closed deployment with `cause`.
   void flush(Deployment& deployment, Cause cause);
 
-  /// Spins when the answer is near, else parks, until the query is done or `until_ns`.
+  /// Drives a worker if its seat is free; spins when the answer is near, else parks, until the
+  /// query is done or `until_ns`.
   [[nodiscard]] WaitResult wait(Query& query, Nanos until_ns) noexcept;
   /// Ends the query if it is open: true. Owner only; the query must still be collected.
   bool withdraw(Query& query, Cause cause) noexcept;
@@ -251,6 +252,7 @@ class Engine {
   void answer_dropped(Deployment& deployment, std::vector<DroppedRows>& dropped, Nanos now_ns);
   [[nodiscard]] Batch* claim(Replica& replica, Nanos now_ns, Nanos run_limit_ns,
                              Nanos& retry_at_ns);
+  [[nodiscard]] bool carry(Query& query, Nanos until_ns) noexcept;
   void spin(const Query& query) const noexcept;
   void take_only_answer(Query& query, Outcome& outcome);
   void combine(Query& query, Outcome& outcome);

@@ -30,7 +30,21 @@ void Engine::spin(const Query& query) const noexcept {
   while (!query.is_done() && clock_.now_ns() < until_ns) relax();
 }
 
+/// False: a signal came.
+bool Engine::carry(Query& query, Nanos until_ns) noexcept {
+  const bool asks_one = query.asks == 1 && query.plan == nullptr && !query.is_done();
+  Deployment* deployment = asks_one ? query.first_ask.deployment() : nullptr;
+  if (deployment == nullptr || !deployment->options().callers_carry) return true;
+  for (const auto& replica : deployment->replicas()) {
+    Courier* courier = replica->loan().borrow();
+    if (courier != nullptr) return courier->carry(query, until_ns);
+  }
+  if (deployment->waiting_rows() > 0) deployment->wake_a_driver();
+  return true;
+}
+
 WaitResult Engine::wait(Query& query, Nanos until_ns) noexcept {
+  if (!carry(query, until_ns) && !query.is_done()) return WaitResult::kInterrupted;
   spin(query);
   for (;;) {
     std::uint32_t phase = query.phase.load(std::memory_order_acquire);

@@ -17,6 +17,7 @@
 #include "base/histogram.h"
 #include "batching/controller.h"
 #include "serving/batch.h"
+#include "serving/loan.h"
 
 namespace clipper {
 
@@ -88,6 +89,8 @@ class Replica {
   [[nodiscard]] Nanos available_at_ns() const noexcept {
     return available_at_ns_.load(std::memory_order_seq_cst);
   }
+  /// The seat of its thread, where callers may drive a worker.
+  [[nodiscard]] Loan& loan() noexcept { return loan_; }
   [[nodiscard]] bool is_stopped() const noexcept { return stop_.load(std::memory_order_acquire); }
 
   [[nodiscard]] Deployment& deployment() noexcept { return deployment_; }
@@ -142,6 +145,7 @@ class Replica {
   std::atomic<Nanos> expected_end_ns_{0};
   std::atomic<Nanos> available_at_ns_{0};
   std::unique_ptr<EventFd> bell_;
+  Loan loan_;
   alignas(64) std::atomic<bool> driven_{false};
   alignas(64) std::atomic<std::uint32_t> asleep_{kAwake};  // futex word of the replica's thread
   std::atomic<bool> stop_{false};

@@ -105,8 +105,7 @@ class DeployRequest:
             replicas=replicas, device=device, batching=batching,
             max_queue=_DEFAULT_MAX_QUEUE if max_queue is None else check_max_queue(max_queue),
             memory=to_bytes(memory), cache=cache,
-            # No caller could run what another process runs.
-            example=example, caller_runs=caller_runs and isolated is None,
+            example=example, caller_runs=caller_runs,
             ready_timeout=_positive(ready_timeout, "ready_timeout") or 0.0,
         )  # fmt: skip
 
@@ -167,10 +166,13 @@ def _make_core(
     made = core.add_deployment(
         request.name, request.version, RowSpec(input), RowSpec(output),
         max_queue=request.max_queue, row_budget=request.memory, max_batch=largest,
-        caller_runs=request.caller_runs, length_buckets=request.length_buckets,
+        # No caller could run what another process runs, but it may carry the batch there.
+        caller_runs=request.caller_runs and request.isolated is None,
+        length_buckets=request.length_buckets,
         cache=None if request.cache is None else request.cache.to_core(),
         **({} if request.isolated is None
-           else {"most_batch": largest, "most_in_flight": request.isolated.in_flight}),
+           else {"most_batch": largest, "most_in_flight": request.isolated.in_flight,
+                 "callers_carry": request.caller_runs}),
     )  # fmt: skip
     as_dlpack = request.adapter.batch_as == "dlpack"
     # All replicas first: afterwards the list does not change any more.

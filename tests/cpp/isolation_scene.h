@@ -107,7 +107,8 @@ class Peer {
 /// An engine, an application of one model, and replicas that fixed batches are formed for.
 struct Scene {
   explicit Scene(RowSpec input = RowSpec({DTypeCode::kInt, 64}, {}),
-                 RowSpec output = RowSpec({DTypeCode::kInt, 64}, {}), int replicas = 1) {
+                 RowSpec output = RowSpec({DTypeCode::kInt, 64}, {}), int replicas = 1,
+                 bool callers_carry = false) {
     DeploymentOptions options;
     options.input = std::move(input);
     options.output = std::move(output);
@@ -116,6 +117,7 @@ struct Scene {
     options.most_batch = 8;
     options.most_in_flight = kLinkSlots;
     options.caller_runs = false;
+    options.callers_carry = callers_carry;
     deployment = &engine.add_deployment(options);
     for (int i = 0; i < replicas; ++i) {
       deployment->add_replica(std::make_unique<FixedController>(8));
@@ -126,9 +128,11 @@ struct Scene {
     application = &engine.add_application("m", {&model}, nullptr, kNever, 0.0F);
   }
 
-  Query* ask(const std::vector<std::int64_t>& rows, Nanos budget_ns = kNever) {
+  Query* ask(const std::vector<std::int64_t>& rows, Nanos budget_ns = kNever,
+             bool will_lead = false) {
     Asking asking;
     asking.attended = true;
+    asking.will_lead = will_lead;
     asking.budget_ns = budget_ns;
     Refusal refusal{};
     Query* query = engine.submit(*application, reinterpret_cast<const std::byte*>(rows.data()),

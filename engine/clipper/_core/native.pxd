@@ -501,6 +501,7 @@ cdef extern from "serving/deployment.h" namespace "clipper" nogil:
         uint32_t most_batch
         uint32_t most_in_flight
         cbool caller_runs
+        cbool callers_carry
         CacheOptions cache
         StatisticsOptions statistics
     cdef cppclass Deployment:

@@ -49,6 +49,7 @@ class EngineCore:
         cache: tuple[int, int | None] | None = None,
         most_batch: int = 0xFFFFFFFF,
         most_in_flight: int = 1,
+        callers_carry: bool = False,
     ) -> DeploymentCore: ...
 
 @final

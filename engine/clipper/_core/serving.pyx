@@ -183,7 +183,7 @@ cdef class EngineCore:
 
     def add_deployment(self, str name, version, RowSpec input, RowSpec output, *, max_queue,
                        row_budget, max_batch, caller_runs, length_buckets=(), cache=None,
-                       most_batch=0xFFFFFFFF, most_in_flight=1):
+                       most_batch=0xFFFFFFFF, most_in_flight=1, callers_carry=False):
         """Make a deployment without replicas. cache: bytes, and nanoseconds or None."""
         cdef native.DeploymentOptions options
         options.input = input.to_native()
@@ -194,6 +194,7 @@ cdef class EngineCore:
         options.most_batch = most_batch
         options.most_in_flight = most_in_flight
         options.caller_runs = caller_runs
+        options.callers_carry = callers_carry
         options.statistics.window_ns = self.statistics_window_ns
         for length in length_buckets:
             options.lane_edges.push_back(length)
