@@ -21,8 +21,10 @@ using namespace clipper;
 
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 constexpr std::size_t kArrivals = 4'000;
+constexpr std::uint64_t kMostGapNs = 60'000;  // a rate that the generator keeps up with
 #else
 constexpr std::size_t kArrivals = 20'000;
+constexpr std::uint64_t kMostGapNs = 10'000;
 #endif
 
 std::int64_t answer_to(std::int64_t row) { return 3 * row + 1; }
@@ -215,7 +217,7 @@ TEST(every_arrival_is_accounted_for_once_with_its_own_answer) {
   Nanos at_ns = 0;
   for (std::size_t i = 0; i < kArrivals; ++i) {
     // Bursts: many at once, then a pause that it sleeps through.
-    at_ns += random.below(100) == 0 ? 2 * kMillisecond : static_cast<Nanos>(random.below(10'000));
+    at_ns += random.below(100) == 0 ? 2 * kMillisecond : static_cast<Nanos>(random.below(kMostGapNs));
     times.push_back(at_ns);
   }
   LoadGenerator& generator = bench.load(application, times, 3 * kMillisecond);
