@@ -45,6 +45,12 @@ class AimdController final : public Controller {
     }
     return run_rows(std::min(situation.waiting_rows, size()));
   }
+  [[nodiscard]] Decision foresee(const Situation& situation) const noexcept override {
+    const bool starts_from_known = is_new_ && takes_over_;
+    const Nanos slo_ns = fixed_slo_ns_ > 0 ? fixed_slo_ns_ : objective_ns(situation);
+    return run_rows(
+        std::min(situation.waiting_rows, starts_from_known ? known_size(slo_ns) : size()));
+  }
 
   void observe(const Run& run) noexcept override {
     learn_from(run, latency_);
@@ -73,15 +79,15 @@ class AimdController final : public Controller {
     return size_.load(std::memory_order_relaxed);
   }
 
-  [[nodiscard]] Nanos objective_of_runs_ns() const noexcept {
-    return slo_ns_ == kNever ? kBestEffortRun : slo_ns_;
+  [[nodiscard]] static Nanos objective_of_runs_ns(Nanos slo_ns) noexcept {
+    return slo_ns == kNever ? kBestEffortRun : slo_ns;
   }
-  void start_from_known() noexcept {
-    size_.store(std::min(rows_known_within(latency_, objective_of_runs_ns()), max_batch_),
-                std::memory_order_relaxed);
+  [[nodiscard]] std::uint32_t known_size(Nanos slo_ns) const noexcept {
+    return std::min(rows_known_within(latency_, objective_of_runs_ns(slo_ns)), max_batch_);
   }
+  void start_from_known() noexcept { size_.store(known_size(slo_ns_), std::memory_order_relaxed); }
   void adapt(std::uint32_t rows, Nanos took_ns) noexcept {
-    const Nanos slo_ns = objective_of_runs_ns();
+    const Nanos slo_ns = objective_of_runs_ns(slo_ns_);
     const std::uint32_t now = size();
     std::uint32_t next = now;
     if (took_ns > slo_ns) {

@@ -1,9 +1,9 @@
 // The interface of all batching strategies: which rows from the head of the window, and when.
 //
 // A controller belongs to one replica. It is pure: no threads, no clock, no logging; time comes
-// with the situation. decide() and observe() are called by whoever drives the replica, one at a
-// time; the bounds (run_bound_ns, drain_ns) may be read from any thread. What batches take is
-// learned in a latency model that a controller can hand on to the one that takes its place.
+// with the situation. decide(), foresee() and observe() are called by whoever drives the replica,
+// one at a time; the bounds (run_bound_ns, drain_ns) may be read from any thread. What batches take
+// is learned in a latency model that a controller can hand on to the one that takes its place.
 #pragma once
 
 #include <cstdint>
@@ -62,6 +62,9 @@ class Controller {
 
   /// REQUIRES: situation.waiting_rows >= 1, and the head has not expired.
   [[nodiscard]] virtual Decision decide(const Situation& situation) noexcept = 0;
+  /// What decide() would say now; nothing comes of it, and nothing is learned by it. REQUIRES: as
+  /// decide().
+  [[nodiscard]] virtual Decision foresee(const Situation& situation) const noexcept = 0;
   virtual void observe(const Run& run) noexcept = 0;
 
   /// What a batch of `rows` will take, as an upper bound that nearly always holds; 0: not known

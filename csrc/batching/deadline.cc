@@ -55,29 +55,29 @@ Nanos DeadlineController::drain_ns(std::uint32_t rows, Nanos slo_ns) const noexc
   return drain_in_batches(latency_, rows, batch_limit(slo_ns));
 }
 
-Decision DeadlineController::decide(const Situation& situation) noexcept {
-  if (situation.head_deadline_ns == kNever) return decide_best_effort(situation);
+Decision DeadlineController::decide(const Situation& situation, Noticed& noticed) const noexcept {
+  if (situation.head_deadline_ns == kNever) return decide_best_effort(situation, noticed);
   const Nanos start = std::max(situation.now_ns, situation.free_at_ns);
   const Nanos slo = objective_ns(situation);
   // Rows without a deadline can wait: the head is never dropped for a batch of those.
   const bool before_best_effort = situation.tail_deadline_ns == kNever;
-  const bool urgent = is_urgent_among_peers(slo) || before_best_effort;
-  learn_objective(slo, situation.now_ns);
+  const bool urgent = is_urgent_among_peers(slo, noticed) || before_best_effort;
+  learn_objective(slo, situation.now_ns, noticed);
   const Nanos until = delayed_until_ns(situation, slo);
   if (until > situation.now_ns) return wait_until(until);
 
   Plan plan;
   plan.slack_ns = time_between(start, situation.head_deadline_ns);
   plan.wanted = std::min(situation.waiting_rows, max_batch_);
-  if (latency_.knows_slope() && shortest_slo_ns_ < slo / 4 * 3) {
-    plan.wanted = std::min(plan.wanted, batch_limit(shortest_slo_ns_ / 2));
+  if (latency_.knows_slope() && noticed.shortest_slo_ns < slo / 4 * 3) {
+    plan.wanted = std::min(plan.wanted, batch_limit(noticed.shortest_slo_ns / 2));
   }
   plan.wanted = latency_.economical_rows(plan.wanted);
   if (latency_.likely_ns(plan.wanted) <= plan.slack_ns) {  // the common case; 0: nothing known yet
     return run_prudently(plan.wanted, plan.slack_ns);
   }
   plan.fits = latency_.rows_likely_within(believed_slack_ns(plan.slack_ns));
-  if (plan.fits == 0) return decide_infeasible(situation, start);
+  if (plan.fits == 0) return decide_infeasible(situation, start, noticed);
   if (!latency_.knows_slope()) return run_prudently(plan.wanted, 0);
   plan.wanted = std::min(plan.wanted, urgent ? rows_in_half(slo) : batch_limit(slo));
   if (plan.fits < plan.wanted && !before_best_effort &&
@@ -87,12 +87,13 @@ Decision DeadlineController::decide(const Situation& situation) noexcept {
   return run_prudently(std::min(plan.fits, plan.wanted), plan.slack_ns);
 }
 
-Decision DeadlineController::decide_best_effort(const Situation& situation) noexcept {
+Decision DeadlineController::decide_best_effort(const Situation& situation,
+                                                Noticed& noticed) const noexcept {
   const Nanos until = delayed_until_ns(situation, kNever);
   if (until > situation.now_ns) return wait_until(until);
   // So short that a row with a deadline, which may come at any time, still makes it.
-  learn_objective(kNever, situation.now_ns);
-  const Nanos longest = std::min(kBestEffortRun, shortest_slo_ns_ / 2);
+  learn_objective(kNever, situation.now_ns, noticed);
+  const Nanos longest = std::min(kBestEffortRun, noticed.shortest_slo_ns / 2);
   const std::uint32_t limit = latency_.knows_slope() ? batch_limit(longest) : max_batch_;
   const std::uint32_t wanted = latency_.economical_rows(std::min(situation.waiting_rows, limit));
   return run_prudently(wanted, 2 * kBestEffortRun);
@@ -100,7 +101,7 @@ Decision DeadlineController::decide_best_effort(const Situation& situation) noex
 
 /// Cold growth 1, 4, 16, ...: extrapolation counts for something only when there is a line to
 /// follow.
-Decision DeadlineController::run_prudently(std::uint32_t rows, Nanos slack_ns) noexcept {
+Decision DeadlineController::run_prudently(std::uint32_t rows, Nanos slack_ns) const noexcept {
   return run_rows(latency_.prudent_rows(rows, latency_.knows_slope() ? slack_ns : 0));
 }
 
@@ -116,8 +117,8 @@ Nanos DeadlineController::believed_slack_ns(Nanos slack_ns) const noexcept {
 /// are then tried several times in a row, for the first one after a rest finds nothing in the
 /// caches and may take many times as long as those that follow. A younger row that makes it teaches
 /// more than a run that is late by all that is known.
-Decision DeadlineController::decide_infeasible(const Situation& situation,
-                                               Nanos start_ns) noexcept {
+Decision DeadlineController::decide_infeasible(const Situation& situation, Nanos start_ns,
+                                               Noticed& noticed) const noexcept {
   if (start_ns >= situation.head_deadline_ns) return drop_head();
   const Nanos tail_slack_ns = time_between(start_ns, situation.tail_deadline_ns);
   if (latency_.rows_within(believed_slack_ns(tail_slack_ns)) > 0) return drop_head();
@@ -127,13 +128,14 @@ Decision DeadlineController::decide_infeasible(const Situation& situation,
     return decide_by_expectation(situation, time_between(start_ns, situation.head_deadline_ns));
   }
   const bool idle = situation.free_at_ns <= situation.now_ns;
-  if (time_between(last_run_ns_, situation.now_ns) >= kProbeEvery) {
-    probing_since_ns_ = situation.now_ns;
+  const Nanos last_ns = std::max(last_run_ns_, noticed.probed_ns);
+  if (time_between(last_ns, situation.now_ns) >= kProbeEvery) {
+    noticed.probing_since_ns = situation.now_ns;
   }
-  if (!idle || time_between(probing_since_ns_, situation.now_ns) >= kProbesLast) {
+  if (!idle || time_between(noticed.probing_since_ns, situation.now_ns) >= kProbesLast) {
     return drop_head();
   }
-  last_run_ns_ = situation.now_ns;
+  noticed.probed_ns = situation.now_ns;
   return run_rows(1);
 }
 
@@ -142,7 +144,7 @@ Decision DeadlineController::decide_infeasible(const Situation& situation,
 /// says nothing about what to choose, and obeying it, with a probe now and then, would keep it up
 /// for as long as its window takes to fill. So the same rule goes by what is expected.
 Decision DeadlineController::decide_by_expectation(const Situation& situation,
-                                                   Nanos slack_ns) noexcept {
+                                                   Nanos slack_ns) const noexcept {
   const std::uint32_t most = std::min(situation.waiting_rows, max_batch_);
   const std::uint32_t wanted = rows_expected_within(objective_ns(situation) / 2, most);
   const std::uint32_t fits = rows_expected_within(slack_ns, most);
@@ -202,22 +204,23 @@ Nanos DeadlineController::delayed_until_ns(const Situation& situation,
 /// No batch takes longer than half the shortest objective lately seen: rows of that may come while
 /// it runs. One that is hardly more than a single row takes does not count: smaller batches would
 /// not save it.
-void DeadlineController::learn_objective(Nanos slo_ns, Nanos now_ns) noexcept {
+void DeadlineController::learn_objective(Nanos slo_ns, Nanos now_ns,
+                                         Noticed& noticed) const noexcept {
   const bool is_servable = latency_.bound_ns(1) <= slo_ns / 2;
   const bool is_forgotten =
-      shortest_slo_ns_ < kNever / kRememberedFor &&
-      time_between(shortest_seen_ns_, now_ns) > kRememberedFor * shortest_slo_ns_;
-  if (is_forgotten) shortest_slo_ns_ = kNever;
-  if (!is_servable || slo_ns > shortest_slo_ns_) return;
-  shortest_slo_ns_ = slo_ns;
-  shortest_seen_ns_ = now_ns;
+      noticed.shortest_slo_ns < kNever / kRememberedFor &&
+      time_between(noticed.shortest_seen_ns, now_ns) > kRememberedFor * noticed.shortest_slo_ns;
+  if (is_forgotten) noticed.shortest_slo_ns = kNever;
+  if (!is_servable || slo_ns > noticed.shortest_slo_ns) return;
+  noticed.shortest_slo_ns = slo_ns;
+  noticed.shortest_seen_ns = now_ns;
 }
 
 /// Whether the rows behind the head probably have longer objectives. Then its early deadline says
 /// nothing about theirs, and it must not be sacrificed to a batch as large as all of them.
-bool DeadlineController::is_urgent_among_peers(Nanos slo_ns) noexcept {
-  longest_slo_ns_ = std::max(slo_ns, longest_slo_ns_ - longest_slo_ns_ / 1024);
-  return slo_ns < longest_slo_ns_ / 4 * 3;
+bool DeadlineController::is_urgent_among_peers(Nanos slo_ns, Noticed& noticed) noexcept {
+  noticed.longest_slo_ns = std::max(slo_ns, noticed.longest_slo_ns - noticed.longest_slo_ns / 1024);
+  return slo_ns < noticed.longest_slo_ns / 4 * 3;
 }
 
 }  // namespace clipper

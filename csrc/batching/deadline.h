@@ -39,7 +39,13 @@ class DeadlineController final : public Controller {
   explicit DeadlineController(DeadlineOptions options = {},
                               std::shared_ptr<LatencyModel> known = nullptr);
 
-  [[nodiscard]] Decision decide(const Situation& situation) noexcept override;
+  [[nodiscard]] Decision decide(const Situation& situation) noexcept override {
+    return decide(situation, noticed_);
+  }
+  [[nodiscard]] Decision foresee(const Situation& situation) const noexcept override {
+    Noticed copy = noticed_;
+    return decide(situation, copy);
+  }
   void observe(const Run& run) noexcept override;
   [[nodiscard]] Nanos run_bound_ns(std::uint32_t rows) const noexcept override;
   [[nodiscard]] Nanos drain_ns(std::uint32_t rows, Nanos slo_ns) const noexcept override;
@@ -51,29 +57,39 @@ class DeadlineController final : public Controller {
  private:
   struct Plan;
 
-  [[nodiscard]] Decision decide_best_effort(const Situation& situation) noexcept;
-  [[nodiscard]] Decision decide_infeasible(const Situation& situation, Nanos start_ns) noexcept;
+  /// What decisions leave behind for the next ones.
+  struct Noticed {
+    Nanos probed_ns = -kNever;  // when a probe was sent
+    Nanos probing_since_ns = -kNever;
+    Nanos longest_slo_ns = 0;        // of the heads seen lately
+    Nanos shortest_slo_ns = kNever;  // of the same
+    Nanos shortest_seen_ns = 0;
+  };
+
+  [[nodiscard]] Decision decide(const Situation& situation, Noticed& noticed) const noexcept;
+  [[nodiscard]] Decision decide_best_effort(const Situation& situation,
+                                            Noticed& noticed) const noexcept;
+  [[nodiscard]] Decision decide_infeasible(const Situation& situation, Nanos start_ns,
+                                           Noticed& noticed) const noexcept;
   [[nodiscard]] Nanos believed_slack_ns(Nanos slack_ns) const noexcept;
-  [[nodiscard]] Decision decide_by_expectation(const Situation& situation, Nanos slack_ns) noexcept;
+  [[nodiscard]] Decision decide_by_expectation(const Situation& situation,
+                                               Nanos slack_ns) const noexcept;
   [[nodiscard]] std::uint32_t rows_expected_within(Nanos limit_ns,
                                                    std::uint32_t most) const noexcept;
-  [[nodiscard]] Decision run_prudently(std::uint32_t rows, Nanos slack_ns) noexcept;
+  [[nodiscard]] Decision run_prudently(std::uint32_t rows, Nanos slack_ns) const noexcept;
   [[nodiscard]] bool loses_nobody_by_splitting(const Situation& situation,
                                                const Plan& plan) const noexcept;
   [[nodiscard]] Nanos pause_for_a_burst_ns(const Situation& situation, Nanos slo_ns) const noexcept;
   [[nodiscard]] Nanos delayed_until_ns(const Situation& situation, Nanos slo_ns) const noexcept;
-  [[nodiscard]] bool is_urgent_among_peers(Nanos slo_ns) noexcept;
-  void learn_objective(Nanos slo_ns, Nanos now_ns) noexcept;
+  [[nodiscard]] static bool is_urgent_among_peers(Nanos slo_ns, Noticed& noticed) noexcept;
+  void learn_objective(Nanos slo_ns, Nanos now_ns, Noticed& noticed) const noexcept;
   [[nodiscard]] std::uint32_t rows_in_half(Nanos slo_ns) const noexcept;
 
   const std::uint32_t max_batch_;
   const Nanos delay_ns_;
-  Nanos last_run_ns_ = -kNever;  // end of the last run, or when a probe was sent
-  Nanos probing_since_ns_ = -kNever;
+  Nanos last_run_ns_ = -kNever;  // when the last run ended
   std::uint32_t last_run_rows_ = 0;
-  Nanos longest_slo_ns_ = 0;        // of the heads seen lately
-  Nanos shortest_slo_ns_ = kNever;  // of the same
-  Nanos shortest_seen_ns_ = 0;
+  Noticed noticed_;
 };
 
 }  // namespace clipper

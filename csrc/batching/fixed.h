@@ -20,6 +20,9 @@ class FixedController final : public Controller {
       : Controller(std::move(known)), rows_(std::max(rows, 1U)) {}
 
   [[nodiscard]] Decision decide(const Situation& situation) noexcept override {
+    return foresee(situation);
+  }
+  [[nodiscard]] Decision foresee(const Situation& situation) const noexcept override {
     return run_rows(std::min(situation.waiting_rows, rows_));
   }
 

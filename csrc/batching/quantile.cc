@@ -22,13 +22,22 @@ QuantileController::QuantileController(QuantileOptions options, std::shared_ptr<
   choose_size();
 }
 
+Nanos QuantileController::slo_of(const Situation& situation) const noexcept {
+  return fixed_slo_ns_ > 0 ? fixed_slo_ns_ : objective_ns(situation);
+}
+
 Decision QuantileController::decide(const Situation& situation) noexcept {
-  const Nanos slo_ns = fixed_slo_ns_ > 0 ? fixed_slo_ns_ : objective_ns(situation);
+  const Nanos slo_ns = slo_of(situation);
   if (slo_ns != slo_ns_) {
     slo_ns_ = slo_ns;
     choose_size();
   }
   return run_rows(std::min(situation.waiting_rows, size()));
+}
+
+Decision QuantileController::foresee(const Situation& situation) const noexcept {
+  const Nanos slo_ns = slo_of(situation);
+  return run_rows(std::min(situation.waiting_rows, slo_ns == slo_ns_ ? size() : size_for(slo_ns)));
 }
 
 void QuantileController::observe(const Run& run) noexcept {
@@ -41,22 +50,20 @@ void QuantileController::observe(const Run& run) noexcept {
   choose_size();
 }
 
-void QuantileController::choose_size() noexcept {
-  const Nanos objective_ns = slo_ns_ == kNever ? kBestEffortRun : slo_ns_;
+std::uint32_t QuantileController::size_for(Nanos slo_ns) const noexcept {
+  const Nanos objective_ns = slo_ns == kNever ? kBestEffortRun : slo_ns;
   if (line_.empty()) {  // it starts from what its predecessor knew, if it had one
     const std::uint32_t rows = takes_over_ ? rows_known_within(latency_, objective_ns) : 1;
-    size_.store(std::min(rows, max_batch_), std::memory_order_relaxed);
-    return;
+    return std::min(rows, max_batch_);
   }
-  const auto slo_ns = static_cast<double>(objective_ns);
   const double most =
       std::min<double>(static_cast<double>(line_.largest_rows()) * kGrowth, max_batch_);
-  const double left_ns = slo_ns - line_.beta();
+  const double left_ns = static_cast<double>(objective_ns) - line_.beta();
   // A flat line allows anything, a high one nothing.
   const double fits = left_ns <= 0                     ? 1
                       : left_ns < line_.alpha() * most ? left_ns / line_.alpha()
                                                        : most;
-  size_.store(static_cast<std::uint32_t>(std::max(fits, 1.0)), std::memory_order_relaxed);
+  return static_cast<std::uint32_t>(std::max(fits, 1.0));
 }
 
 Nanos QuantileController::run_bound_ns(std::uint32_t rows) const noexcept {

@@ -33,6 +33,7 @@ class QuantileController final : public Controller {
                               std::shared_ptr<LatencyModel> known = nullptr);
 
   [[nodiscard]] Decision decide(const Situation& situation) noexcept override;
+  [[nodiscard]] Decision foresee(const Situation& situation) const noexcept override;
   void observe(const Run& run) noexcept override;
   [[nodiscard]] Nanos run_bound_ns(std::uint32_t rows) const noexcept override;
   [[nodiscard]] Nanos drain_ns(std::uint32_t rows, Nanos slo_ns) const noexcept override;
@@ -40,7 +41,9 @@ class QuantileController final : public Controller {
   [[nodiscard]] bool is_warm() const noexcept override;
 
  private:
-  void choose_size() noexcept;
+  [[nodiscard]] Nanos slo_of(const Situation& situation) const noexcept;
+  [[nodiscard]] std::uint32_t size_for(Nanos slo_ns) const noexcept;
+  void choose_size() noexcept { size_.store(size_for(slo_ns_), std::memory_order_relaxed); }
   [[nodiscard]] std::uint32_t size() const noexcept {
     return size_.load(std::memory_order_relaxed);
   }

@@ -99,18 +99,17 @@ class Window {
     }
   }
 
-  /// A batch of the chosen rank is about to be taken, and will take `took_ns`: those that wait for
-  /// it are owed their share. No debt grows beyond a second, or one such batch.
-  void charge(Nanos took_ns) noexcept {
-    if (!has_several_ranks()) return;
-    const std::size_t most_urgent = top();
+  /// A batch was taken, its first rows of this priority, and will take `took_ns`: lesser ranks than
+  /// it, or than those that still wait, are owed a share of that if they still wait. No debt grows
+  /// beyond a second, or one such batch.
+  void charge(Priority served, Nanos took_ns) noexcept {
+    const std::size_t paid = rank_of(served);
+    owed_ns_[paid] = std::max<Nanos>(owed_ns_[paid] - took_ns, 0);
+    const std::size_t most_urgent = std::max(paid, top());
     for (std::size_t rank = 0; rank < most_urgent; ++rank) {
-      if (rank == chosen_) {
-        owed_ns_[rank] = std::max<Nanos>(owed_ns_[rank] - took_ns, 0);
-      } else if (has_rows(rank)) {
-        owed_ns_[rank] =
-            std::min(owed_ns_[rank] + took_ns / kOwedOneIn, std::max(kMostOwed, took_ns));
-      }
+      if (rank == paid || !has_rows(rank)) continue;
+      owed_ns_[rank] =
+          std::min(owed_ns_[rank] + took_ns / kOwedOneIn, std::max(kMostOwed, took_ns));
     }
   }
 

@@ -199,11 +199,14 @@ Batch* Deployment::claim(Replica& replica, Nanos now_ns, Nanos run_limit_ns,
     if (window->has_several_ranks()) {
       rows = rows_among_ranks(*window, replica, now_ns, rows, dropped);
     }
-    batch->bound_ns = controller.run_bound_ns(rows);
-    if (batch->bound_ns > run_limit_ns) return nullptr;
+    if (controller.run_bound_ns(rows) > run_limit_ns) return nullptr;
     batch->lane = lane;
-    window->charge(batch->bound_ns);
-    bind(*batch, *window, rows, now_ns);  // none, if all of them have died meanwhile
+    const bool is_contested = window->has_several_ranks();
+    bind(*batch, *window, rows, now_ns);
+    if (batch->rows == 0) continue;  // all of them have died meanwhile: nobody had a turn
+    batch->bound_ns = controller.run_bound_ns(batch->rows);
+    // Who is served is known only now: rows may have died since they were chosen.
+    if (is_contested) window->charge(batch->entries.front().priority, batch->bound_ns);
   }
   if (batch->rows == 0) return nullptr;
   retry_at_ns = kNever;

@@ -43,12 +43,12 @@ void Deployment::choose_ranks(const Replica& replica, Nanos now_ns,
 
 /// Rows for a batch of which the controller would make `rows` of the chosen rank alone. It takes at
 /// most half the objective if another rank was passed over for it, or lends it rows, so that who
-/// comes meanwhile can still make it. Where it has room, the controller is asked once more for each
-/// further rank, as if all were of that one: its heads, too, may stand in the way.
+/// comes meanwhile can still make it. Where it has room, the controller is asked for each further
+/// rank what it would do if all were of that one: its heads, too, may stand in the way.
 std::uint32_t Deployment::rows_among_ranks(Window& window, Replica& replica, Nanos now_ns,
                                            std::uint32_t rows, std::vector<DroppedRows>& dropped) {
   const auto lane = static_cast<Lane>(&window - windows_.data());
-  Controller& controller = replica.controller(lane);
+  const Controller& controller = replica.controller(lane);
   const Nanos free_at_ns = replica.free_at_ns(now_ns);
   const WaitingRows& own = window.head();
   const Nanos slo_ns = own.deadline_ns == kNever ? kNever : own.deadline_ns - own.arrived_ns;
@@ -61,7 +61,7 @@ std::uint32_t Deployment::rows_among_ranks(Window& window, Replica& replica, Nan
   while (rank < Window::kRanks && rows < most) {
     const DeadlineOrder& next = window.of_rank(rank);
     const WaitingRows& head = next.head();
-    const Decision decision = controller.decide(
+    const Decision decision = controller.foresee(
         {now_ns, free_at_ns, head.deadline_ns, head.arrived_ns, std::min(most, rows + next.rows()),
          arrived_rows_.load(std::memory_order_relaxed), next.tail_deadline_ns()});
     if (decision.kind == Decision::Kind::kDrop) {

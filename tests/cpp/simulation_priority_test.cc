@@ -56,10 +56,10 @@ TEST(a_rank_that_waits_is_due_when_it_is_owed_its_own_batch) {
   window.push(row(2, 0, 40));
   int batches = 0;
   for (; window.choose_rank(kCost), window.head().priority == 0; ++batches) {
-    window.charge(2 * kMillisecond);  // of an urgent batch; there is always another
+    window.charge(0, 2 * kMillisecond);  // of an urgent batch; there is always another
   }
   CHECK_EQ(batches, 5);  // a tenth of 2 ms each, for a batch of 1 ms
-  window.charge(kMillisecond);
+  window.charge(-1, kMillisecond);
   window.choose_rank(kCost);
   CHECK_EQ(window.head().priority, 0);  // the debt is paid
 }
@@ -67,7 +67,7 @@ TEST(a_rank_that_waits_is_due_when_it_is_owed_its_own_batch) {
 TEST(nobody_is_owed_anything_for_the_time_when_no_rows_waited) {
   Window window;
   window.push(row(1, 0, 40));
-  for (int i = 0; i < 1000; ++i) window.charge(kSecond);
+  for (int i = 0; i < 1000; ++i) window.charge(0, kSecond);
   window.push(row(2, -1, 50));
   window.choose_rank(kCost);
   CHECK_EQ(window.head().priority, 0);
