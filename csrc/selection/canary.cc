@@ -38,7 +38,7 @@ std::size_t Canary::state_words(std::uint16_t /*models*/) const noexcept { retur
 std::size_t Canary::select(const SelectionInput& input, PolicyState state,
                            std::span<Choice> chosen) const noexcept {
   const auto old_model = static_cast<std::uint16_t>(1 - options_.model);
-  const double share = read(state, kWithdrawn) != 0.0 ? 0.0 : options_.share;
+  const double share = is_withdrawn(state) ? 0.0 : options_.share;
   const bool asks_new = unit_of(input.has_context ? input.context : input.random) < share;
   chosen[0] = asks_new ? Choice{options_.model, static_cast<float>(share)}
                        : Choice{old_model, static_cast<float>(1.0 - share)};
@@ -50,16 +50,20 @@ Combined Canary::combine(std::span<const Answer> answers, PolicyState /*state*/,
   return only_answer(answers);
 }
 
-void Canary::watch(std::span<const Service> services, PolicyState state) const noexcept {
+bool Canary::is_withdrawn(PolicyState state) noexcept { return read(state, kWithdrawn) != 0.0; }
+
+bool Canary::watch(std::span<const Service> services, PolicyState state) const noexcept {
+  bool is_news = false;
   for (const Service& service : services) {
     if (service.model > 1 || service.cause == Cause::kCancelled) continue;
     state[kAsked + service.model].fetch_add(1.0, std::memory_order_relaxed);
     if (!is_failure(service.cause) && service.in_time) continue;
     state[kFailed + service.model].fetch_add(1.0, std::memory_order_relaxed);
     if (service.model == options_.model && stands_out(state)) {
-      state[kWithdrawn].store(1.0, std::memory_order_relaxed);
+      is_news |= state[kWithdrawn].exchange(1.0, std::memory_order_relaxed) == 0.0;
     }
   }
+  return is_news;
 }
 
 bool Canary::stands_out(PolicyState state) const noexcept {
@@ -77,7 +81,7 @@ bool Canary::stands_out(PolicyState state) const noexcept {
 }
 
 void Canary::describe(PolicyState state, std::span<Standing> standings) const noexcept {
-  const double share = read(state, kWithdrawn) != 0.0 ? 0.0 : options_.share;
+  const double share = is_withdrawn(state) ? 0.0 : options_.share;
   for (std::size_t i = 0; i < standings.size(); ++i) {
     Standing& standing = standings[i];
     standing.share = standing.weight = i == options_.model ? share : 1.0 - share;

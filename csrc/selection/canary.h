@@ -41,7 +41,10 @@ class Canary final : public Policy {
   [[nodiscard]] Combined combine(std::span<const Answer> answers, PolicyState state,
                                  const OutputLayout& layout,
                                  std::byte* output) const noexcept override;
-  void watch(std::span<const Service> services, PolicyState state) const noexcept override;
+  [[nodiscard]] bool watch(std::span<const Service> services,
+                           PolicyState state) const noexcept override;
+  /// Whether the new model gets no queries until begin().
+  [[nodiscard]] static bool is_withdrawn(PolicyState state) noexcept;
   void describe(PolicyState state, std::span<Standing> standings) const noexcept override;
 
  private:

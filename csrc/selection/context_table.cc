@@ -67,6 +67,24 @@ ContextPin ContextTable::pin(std::uint64_t context) noexcept {
   return hold(shard, *slot);
 }
 
+ContextPin ContextTable::look(std::uint64_t context) noexcept {
+  if (words_ == 0) return ContextPin(own());
+  Shard& shard = shard_of(context);
+  const std::scoped_lock lock(shard.mutex);
+  if (ContextSlot* slot = shard.slots.find(context)) return hold(shard, *slot);
+  if (shard.waiting.contains(context)) return ContextPin(own());
+  ContextSlot* slot = add(shard, context);
+  if (slot == nullptr) return ContextPin(own());
+  const ContextLoad loaded = load(shard, context, shard.slots.state(*slot));
+  if (loaded == ContextLoad::kLoaded || loaded == ContextLoad::kReturned) {
+    slot->changed = loaded == ContextLoad::kReturned;
+    return hold(shard, *slot);
+  }
+  if (loaded == ContextLoad::kAbsent) --shard.counts.begun;
+  shard.slots.remove(context);
+  return ContextPin(own());
+}
+
 ContextPin ContextTable::hold(Shard& shard, ContextSlot& slot) const noexcept {
   slot.referenced = true;
   slot.pins.fetch_add(1, std::memory_order_relaxed);  // the shard's lock orders it with evictions

@@ -108,6 +108,9 @@ class ContextTable {
   [[nodiscard]] PolicyState own() noexcept { return {own_.get(), words_}; }
   /// The state of a context, or the application's own while the context's is not there.
   [[nodiscard]] ContextPin pin(std::uint64_t context) noexcept;
+  /// The same for somebody who only looks: a context of which nothing is known is not begun, and
+  /// has the application's own state.
+  [[nodiscard]] ContextPin look(std::uint64_t context) noexcept;
 
   /// Learns from feedback on a query without a context, one row.
   void observe(std::span<const Observation> observations) noexcept {

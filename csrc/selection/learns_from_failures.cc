@@ -8,14 +8,15 @@ LearnsFromFailures::LearnsFromFailures(float failure_loss) : failure_loss_(failu
   }
 }
 
-void LearnsFromFailures::watch(std::span<const Service> services,
+bool LearnsFromFailures::watch(std::span<const Service> services,
                                PolicyState state) const noexcept {
-  if (!watches()) return;
+  if (!watches()) return false;
   for (const Service& service : services) {
     if (!is_failure(service.cause)) continue;
     const Observation failed{service.model, failure_loss_, service.propensity};
     observe({&failed, 1}, state);
   }
+  return false;
 }
 
 }  // namespace clipper

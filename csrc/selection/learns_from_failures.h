@@ -34,7 +34,8 @@ class LearnsFromFailures : public Policy {
   /// What a failure counts as, in [0, 1], or kNoFailureLoss.
   explicit LearnsFromFailures(float failure_loss);
 
-  void watch(std::span<const Service> services, PolicyState state) const noexcept final;
+  [[nodiscard]] bool watch(std::span<const Service> services,
+                           PolicyState state) const noexcept final;
   [[nodiscard]] bool watches() const noexcept final { return !std::isnan(failure_loss_); }
 
  private:

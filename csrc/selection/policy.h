@@ -109,8 +109,11 @@ class Policy {
 
   /// Learns from how the models serve. Called once for every query, when it is collected. A model
   /// that failed gave no answer, so no feedback on the same query observes it: nothing counts
-  /// twice.
-  virtual void watch(std::span<const Service> /*services*/, PolicyState /*state*/) const noexcept {}
+  /// twice. True: something came of it of which an operator should hear, now and not again.
+  [[nodiscard]] virtual bool watch(std::span<const Service> /*services*/,
+                                   PolicyState /*state*/) const noexcept {
+    return false;
+  }
   /// Whether watch() does anything.
   [[nodiscard]] virtual bool watches() const noexcept { return false; }
   /// Whether each context has numbers of its own; else all queries share the application's.

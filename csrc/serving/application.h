@@ -19,6 +19,7 @@
 #include "selection/loss.h"
 #include "selection/plan.h"
 #include "selection/policy.h"
+#include "serving/ask_limit.h"
 #include "serving/feedback_tally.h"
 #include "serving/model.h"
 #include "serving/shadow.h"
@@ -70,6 +71,9 @@ class Application {
   bool keeps_records;                // whether answered queries are kept until their feedback comes
   std::unique_ptr<Shadows> shadows;  // nullptr: there are none
   Loss loss;                         // how feedback judges outputs
+  // Under load queries ask so many models at the least, those that the policy trusts most; 0: they
+  // always ask whom it chooses.
+  std::uint16_t fewest_asks = 0;
 
   /// Event loops run batches inline up to this bound.
   [[nodiscard]] Nanos inline_limit_ns() const noexcept {
@@ -78,6 +82,8 @@ class Application {
 
   std::array<std::atomic<std::uint64_t>, kCauses> rows_by_cause{};  // kNone: answered
   std::atomic<std::uint64_t> rows_in_time{0};  // answered, and held before the deadline
+  AskLimit ask_limit;                          // under load
+  std::atomic<std::uint64_t> asks_spared{0};   // models that were not asked because of load
   Histogram latency_ns;                        // of queries, from arrival to answer
   FeedbackTally feedback;
 };

@@ -118,10 +118,7 @@ void Deployment::leave(std::uint32_t rows) noexcept {
 bool Deployment::admits(Nanos now_ns, std::uint32_t rows, Nanos answer_by_ns, Lane lane,
                         Priority priority) const noexcept {
   if (answer_by_ns == kNever) return true;
-  // Rows that are due later than this one wait behind it.
-  const bool is_last = answer_by_ns >= last_deadline_ns_.load(std::memory_order_relaxed);
-  const std::uint32_t ahead =
-      is_last ? rows_ahead_of(priority) / static_cast<std::uint32_t>(replicas_.size()) : 0;
+  const std::uint32_t ahead = rows_before(answer_by_ns, priority);
   for (const auto& replica : replicas_) {
     const Controller& controller = replica->controller(lane);
     if (!controller.is_warm()) return true;

@@ -28,7 +28,7 @@
 #include "queue/request_queue.h"
 #include "queue/row_blocks.h"
 #include "queue/window.h"
-#include "serving/drift_bell.h"
+#include "serving/alarm_bell.h"
 #include "serving/quarantine.h"
 #include "serving/query_table.h"
 #include "serving/replica.h"
@@ -75,6 +75,11 @@ class Deployment {
   /// Whether rows that must be complete by `answer_by_ns` can still make it, in the best placement.
   [[nodiscard]] bool admits(Nanos now_ns, std::uint32_t rows, Nanos answer_by_ns, Lane lane = 0,
                             Priority priority = 0) const noexcept;
+  /// How much of the time that rows may wait, which must be complete by `answer_by_ns`, they will
+  /// wait: 0, as on an idle replica, to 1, where they would just make it, and beyond. 0 also where
+  /// that is not known yet. Rows of the shortest lane.
+  [[nodiscard]] double pressure(Nanos now_ns, std::uint32_t rows, Nanos answer_by_ns,
+                                Priority priority = 0) const noexcept;
   /// Where row `row` of `source` will wait.
   [[nodiscard]] Lane lane_of(const ColumnRows* source, std::uint32_t row) const noexcept;
   /// Where the longest of the first `rows` rows will wait.
@@ -139,7 +144,7 @@ class Deployment {
   // What its outputs and losses are like, and who is told when they drift.
 
   /// Before serving only.
-  void set_drift_bell(DriftBell& bell) noexcept { drift_bell_ = &bell; }
+  void set_alarm_bell(AlarmBell& bell) noexcept { alarm_bell_ = &bell; }
   /// Rows of a batch that has just ended, column by column.
   void note_outputs(const ColumnRows* outputs, std::uint32_t rows, Nanos now_ns) noexcept {
     if (statistics_.take_in(outputs, rows, now_ns)) tell_drift();
@@ -198,7 +203,7 @@ class Deployment {
 
  private:
   void tell_drift() noexcept {
-    if (drift_bell_ != nullptr) drift_bell_->ring();
+    if (alarm_bell_ != nullptr) alarm_bell_->ring();
   }
   /// Of any priority but 0 the rows are counted once more.
   void count_waiting(const WaitingRows& entry, std::int64_t rows) noexcept {
@@ -215,6 +220,12 @@ class Deployment {
     const auto rows =
         std::int64_t{waiting_rows()} - best_effort_rows_.load(std::memory_order_relaxed);
     return static_cast<std::uint32_t>(std::max<std::int64_t>(rows, 0));
+  }
+  /// Rows that a replica has before those which must be complete by `answer_by_ns`.
+  [[nodiscard]] std::uint32_t rows_before(Nanos answer_by_ns, Priority priority) const noexcept {
+    // Rows that are due later than these wait behind them.
+    const bool is_last = answer_by_ns >= last_deadline_ns_.load(std::memory_order_relaxed);
+    return is_last ? rows_ahead_of(priority) / static_cast<std::uint32_t>(replicas_.size()) : 0;
   }
   void choose_ranks(const Replica& replica, Nanos now_ns, std::vector<DroppedRows>& dropped);
   [[nodiscard]] std::uint32_t rows_among_ranks(Window& window, Replica& replica, Nanos now_ns,
@@ -253,7 +264,7 @@ class Deployment {
   QueryTable& queries_;
   const OutputLayout output_layout_;
   ModelStatistics statistics_;
-  DriftBell* drift_bell_ = nullptr;
+  AlarmBell* alarm_bell_ = nullptr;
   std::shared_ptr<RowBlocks> blocks_;
   std::shared_ptr<RowBlocks> staging_;  // for batches that are not one run
   const std::uint32_t block_rows_;

@@ -34,7 +34,7 @@ Deployment& Engine::add_deployment(DeploymentOptions options) {
   options.cache.secret = cache_secret_;
   options.cache.deployment = deployments_.size();
   deployments_.push_back(std::make_unique<Deployment>(std::move(options), queries_));
-  deployments_.back()->set_drift_bell(drift_bell_);
+  deployments_.back()->set_alarm_bell(alarm_bell_);
   return *deployments_.back();
 }
 
@@ -156,7 +156,9 @@ void Engine::prepare_asks(Query& query, const Asking& asking) {
     query.asks = models;
     for (std::uint16_t i = 0; i < models; ++i) chosen[i].model = i;
   } else if (application.policy && asking.unasked == Cause::kNone) {
-    const SelectionInput input{models, asking.context, asking.has_context, random_bits()};
+    SelectionInput input{models, asking.context, asking.has_context, random_bits()};
+    if (application.fewest_asks != 0) [[unlikely]]
+      input.most = most_asks_under_load(query);
     query.asks = static_cast<std::uint16_t>(
         application.policy->select(input, query.context.state(), std::span(chosen).first(models)));
   }

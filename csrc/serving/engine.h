@@ -27,9 +27,9 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "serving/alarm_bell.h"
 #include "serving/application.h"
 #include "serving/deployment.h"
-#include "serving/drift_bell.h"
 #include "serving/feedback.h"
 #include "serving/model.h"
 #include "serving/query_table.h"
@@ -186,11 +186,11 @@ class Engine {
   /// The reaper's life, for a thread that needs no interpreter meanwhile: reaps in time, and
   /// returns when letters have come for it, an alarm of drift went up, or the engine is closed.
   void run_reaper() noexcept {
-    while (!is_closed() && reaper_box_.empty() && !drift_bell_.is_rung()) {
+    while (!is_closed() && reaper_box_.empty() && !alarm_bell_.is_rung()) {
       wait_for_reaping(reap());
     }
   }
-  [[nodiscard]] DriftBell& drift_bell() noexcept { return drift_bell_; }
+  [[nodiscard]] AlarmBell& alarm_bell() noexcept { return alarm_bell_; }
   /// Parks the reaper until `until_ns`, an earlier deadline, a letter for it, or wake_reaper();
   /// meanwhile it collects shadows.
   void wait_for_reaping(Nanos until_ns) noexcept;
@@ -209,6 +209,10 @@ class Engine {
   /// Queries that have not ended. Looks at every slot that was ever used.
   [[nodiscard]] std::uint32_t open_queries() noexcept;
 
+  /// From now on chance goes as with an engine that was just made with this seed.
+  void seed_random(std::uint64_t seed) noexcept {
+    random_state_.store(seed, std::memory_order_relaxed);
+  }
   [[nodiscard]] const Clock& clock() const noexcept { return clock_; }
   [[nodiscard]] QueryTable& queries() noexcept { return queries_; }
   [[nodiscard]] Reserve& reserve() noexcept { return reserve_; }
@@ -219,6 +223,7 @@ class Engine {
  private:
   void prepare(Query& query, Application& application, std::uint32_t rows, const Asking& asking);
   void prepare_asks(Query& query, const Asking& asking);
+  [[nodiscard]] static std::uint16_t most_asks_under_load(const Query& query) noexcept;
   void watch_deadline(Query& query) noexcept;
   void enqueue(Query& query, std::uint16_t index, const ColumnRows* columns, Nanos now_ns,
                bool bypass_cache) noexcept;
@@ -304,7 +309,7 @@ class Engine {
   std::atomic<bool> reaper_asleep_{false};
   Mailbox reaper_box_;
   Mailbox shadow_box_;  // the reaper's too
-  DriftBell drift_bell_{reaper_box_};
+  AlarmBell alarm_bell_{reaper_box_};
 
   std::mutex set_up_mutex_;  // guards what follows
   std::vector<std::unique_ptr<Model>> models_;

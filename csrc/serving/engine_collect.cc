@@ -124,7 +124,10 @@ void Engine::watch(Query& query) noexcept {
     const Cause cause = ask.cause(0);
     services[i] = {ask.model_index(), cause, cause == Cause::kNone, ask.propensity()};
   }
-  query.application->policy->watch(std::span(services).first(query.asks), query.context.state());
+  if (query.application->policy->watch(std::span(services).first(query.asks),
+                                       query.context.state())) {
+    alarm_bell_.ring();
+  }
 }
 
 void Engine::take_only_answer(Query& query, Outcome& outcome) {

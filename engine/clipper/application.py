@@ -8,11 +8,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from ._core import feedback as _feedback
 from ._core import futures, loops
+from ._core import standings as _standings
 from ._core.application import ApplicationCore
 from ._core.futures import PredictionFuture
 from ._core.predictions import Prediction, Predictions
 from .contexts import Context
 from .feedback import FeedbackStatus
+from .policies.standing import ModelStanding
 from .tensor import Row, Rows
 
 __all__ = ["Application", "Prediction", "PredictionFuture", "Predictions"]
@@ -96,6 +98,14 @@ class Application(ApplicationCore):
             """Say what would have been right for several inputs, all of one context."""
             ...
 
+        def policy_state(self, context: Context | None = None) -> dict[str, ModelStanding]:
+            """Return what the policy makes of each model now."""
+            ...
+
+        def restart_canary(self) -> None:
+            """Give the new model of a ``Canary`` its share again, from counts of nothing."""
+            ...
+
     else:
         # Functions of the extension: a method of Python around them would cost as much as they do.
         predict_async = loops.predict_async
@@ -104,6 +114,9 @@ class Application(ApplicationCore):
         feedback_many = _feedback.feedback_many
         feedback_for = _feedback.feedback_for
         feedback_for_many = _feedback.feedback_for_many
+        policy_state = _standings.policy_state
+        restart_canary = _standings.restart_canary
+        _log_alarms = _standings.log_alarms
 
     async def feedback_async(
         self,
@@ -124,6 +137,11 @@ class Application(ApplicationCore):
     def describe(self) -> dict[str, Any]:
         """Return the application's links and counters, as plain values.
 
+        Under ``"policy"`` is the policy's ``text``, and of its ``models`` what ``policy_state()``
+        returns, as dicts: empty where stages or a policy of your own choose. Of an ensemble that
+        asks fewer models under load, ``asks_spared`` counts those that were not asked; of a
+        ``Canary``, ``withdrawn`` says whether it was.
+
         Of a cascade or pipeline also, for each stage, of how many rows it ``ran``, was ``skipped``
         and ``failed``: how often a cascade goes on, for one.
         """
@@ -131,7 +149,7 @@ class Application(ApplicationCore):
             "name": self.name,
             "models": list(self._model_names),
             "slo": self._slo,
-            "policy": self._policy_text,
+            "policy": {"text": self._policy_text, **_standings.describe_policy(self)},
             "priority": self.priority,
             **self.statistics(),
             "feedback": _feedback.feedback_statistics(self, self._model_names),

@@ -27,7 +27,9 @@ from .linking import check_links, check_objective, to_context_bytes
 from .model import Deployment, Model
 from .model_protocol import ModelAdapter
 from .pipelines import Pipeline
-from .policies import NativePolicy, Policy
+from .policies import BoundPolicy, NativePolicy, Policy
+from .policies.combining import FunctionCombiner
+from .policies.policy_states import PolicyStates
 from .policies.python_policy import bind_python_policy
 from .replicas.isolation import Isolated
 from .shadow import Shadow, check_shadow, split_shadow
@@ -339,9 +341,12 @@ class Engine:
                     f"there is a model or application {name!r} already: choose another name"
                 )
             plan = bind_stages(policy, linked, is_judged=loss is not None)
-            bound, states = None, None
+            bound: BoundPolicy | None = None
+            states: tuple[object, tuple[str, ...], PolicyStates | None] | None = None
             if isinstance(policy, NativePolicy):
                 bound = policy.order(list(models))
+                if bound.combine is not None:
+                    states = (FunctionCombiner(bound.combine), tuple(models), None)
             elif policy is not None and plan is None:
                 bound, kept = bind_python_policy(policy)
                 states = (policy, tuple(models), kept)

@@ -218,7 +218,7 @@ TEST(a_canary_that_fails_is_withdrawn_and_a_good_one_is_not) {
       if (i >= 25'000) asked_late += choice.model == 1;
       const bool fails = random.uniform() < (choice.model == 1 ? failing : 0.02);
       const Service served{choice.model, fails ? Cause::kModelError : Cause::kNone, !fails};
-      policy.watch({&served, 1}, state);
+      static_cast<void>(policy.watch({&served, 1}, state));
     }
     CHECK_EQ(asked_late > 0, failing < 0.1);
     policy.begin(state);
@@ -233,9 +233,9 @@ TEST(a_failure_counts_as_a_loss_unless_it_is_switched_off) {
   const Service withdrawn{0, Cause::kCancelled, false, 0.5F};
   const Exp3 policy(0.1, 0.1, 1e-3);
   State state(policy, 2);
-  policy.watch({&withdrawn, 1}, state);
+  static_cast<void>(policy.watch({&withdrawn, 1}, state));
   CHECK_EQ(state.words[0].load(), 0.0);
-  policy.watch({&served, 1}, state);
+  static_cast<void>(policy.watch({&served, 1}, state));
   CHECK_NEAR(state.words[0].load(), -0.2, 1e-9);
   const Exp3 deaf(0.1, 0.1, 1e-3, kNoFailureLoss);
   CHECK(!deaf.watches());

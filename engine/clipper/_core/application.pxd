@@ -23,8 +23,9 @@ cdef class ApplicationCore:
     cdef list _defaults                  # the default as a row of each output, or None
     cdef native.Nanos slo_ns
     cdef bint may_lead
+    cdef public bint told_of_withdrawal  # of its canary
     cdef Judge judge                     # of outputs, by feedback
-    cdef PolicyRunner runner             # of a policy of Python; None: the core has the policy
+    cdef PolicyRunner runner             # of what is Python of the policy; None: nothing
     cdef list shadows                    # of ShadowCore
     cdef list stage_names                # in the order of the plan; empty: there is none
 

@@ -153,9 +153,13 @@ cdef class ApplicationCore:
             native_name, linked, move(chooser), self.slo_ns, min_confidence or 0.0,
             priority_of(priority), context_bytes, move(stages))
         if policy_states is not None:
-            policy, names, states = policy_states
-            self.runner = PolicyRunner(policy, names, output, states, min_confidence or 0.0)
-            self.handle.keeps_records = True
+            own_policy, names, states = policy_states
+            self.runner = PolicyRunner(own_policy, names, output, states, min_confidence or 0.0)
+            self.handle.keeps_records = self.handle.keeps_records or states is not None
+        if policy is not None:
+            self.handle.fewest_asks = policy.fewest_under_load or 0
+        if native.canary_of(self.handle[0]) != NULL:
+            self.core.alarmed.add(self)
         self.set_loss(None)
 
     def add_shadow(self, ModelCore model, str name):
@@ -265,7 +269,7 @@ cdef class ApplicationCore:
         """Submit rows, to whom a policy of Python chooses if there is one."""
         cdef Turn turn
         cdef native.Query* query
-        if self.runner is None:
+        if self.runner is None or not self.runner.chooses:
             return self.core.submit(self.handle, columns, count, asking)
         self.core.check_usable()  # before the policy's turn
         asking.arrived_ns = self.core.clock.now_ns()  # what the policy takes is the query's time

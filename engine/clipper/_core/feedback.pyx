@@ -355,14 +355,14 @@ cdef int judge_by_function(ApplicationCore application, native.AnsweredRow* row,
 cdef native.Learned* make_room(ApplicationCore application, native.Learned* learned,
                                size_t rows) except? NULL:
     """Where the core notes what a policy of Python shall observe; NULL: there is none."""
-    if application.runner is None:
+    if application.runner is None or not application.runner.chooses:
         return NULL
     learned.reserve(rows, len(application.models))
     return learned
 
 
 cdef object learn(ApplicationCore application, native.Learned* learned):
-    if application.runner is not None:
+    if application.runner is not None and application.runner.chooses:
         application.runner.learn(learned)
 
 

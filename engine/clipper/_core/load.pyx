@@ -55,8 +55,8 @@ cdef class LoadCore:
         cdef Py_ssize_t arrivals = at_ns.shape[0]
         if application.runner is not None:
             raise ValueError(
-                f"application {application.name!r} has a policy of Python, which this load could "
-                "not ask, as it runs without Python: put load on one with a policy of clipper")
+                f"application {application.name!r} has a policy or combine= of Python, which this "
+                "load could not call, as it runs without Python: put load on one without")
         self.application = application
         self.at_ns = at_ns
         self.chosen = chosen

@@ -213,6 +213,11 @@ cdef extern from "selection/policy.h" namespace "clipper" nogil:
         uint16_t model
         float loss
         float propensity
+    cdef cppclass Standing:
+        double share
+        double weight
+        double loss
+        double count
 
 
 cdef extern from "selection/by_caller.h" namespace "clipper" nogil:
@@ -578,6 +583,8 @@ cdef extern from "serving/application.h" namespace "clipper" nogil:
         Nanos slo_ns
         Priority priority
         cbool keeps_records
+        uint16_t fewest_asks
+        AtomicCount asks_spared
         Loss loss
         FeedbackTally feedback
         Nanos inline_limit_ns() noexcept
@@ -668,8 +675,16 @@ cdef extern from * nogil:
     void raise_error "clipper_raise_error"()
 
 
-cdef extern from "serving/drift_bell.h" namespace "clipper" nogil:
-    cdef cppclass DriftBell:
+cdef extern from "serving/standings.h" namespace "clipper" nogil:
+    vector[Standing] standings_of(Application& application, const uint64_t* context) except +
+    vector[Standing] standings_of_query "clipper::standings_of"(const Query& query) except +
+    const Canary* canary_of(const Application& application) noexcept
+    cbool has_withdrawn_canary(Application& application) noexcept
+    void restart_canary(Application& application) noexcept
+
+
+cdef extern from "serving/alarm_bell.h" namespace "clipper" nogil:
+    cdef cppclass AlarmBell:
         cbool take() noexcept
 
 
@@ -750,7 +765,8 @@ cdef extern from "serving/engine.h" namespace "clipper" nogil:
         void collect_answers(Query& query) noexcept
         void release(Query& query) noexcept
         void run_reaper() noexcept
-        DriftBell& drift_bell() noexcept
+        AlarmBell& alarm_bell() noexcept
+        void seed_random(uint64_t seed) noexcept
         void wake_reaper() noexcept
         Mailbox& reaper_box() noexcept
         void close() noexcept

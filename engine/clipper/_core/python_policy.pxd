@@ -9,6 +9,7 @@ cdef class Turn:
 
 
 cdef class PolicyRunner:
+    cdef readonly bint chooses           # a whole policy; else it only combines for one of the core
     cdef object select
     cdef object combine
     cdef object observe
@@ -16,13 +17,14 @@ cdef class PolicyRunner:
     cdef dict places                     # name → place among the application's models
     cdef RowSpec output
     cdef float min_confidence
-    cdef object states
+    cdef object states                   # None where the core keeps them
     cdef dict turns                      # slot of an open query → its Turn
     cdef dict failures                   # method → how often
     cdef str last_failure
 
     cdef Turn choose(self, object context, native.Asking* asking)
     cdef Py_ssize_t _read_choice(self, object chosen, native.Choice* choices) except -1
+    cdef Turn _turn_of(self, native.Query* query)
     cdef str collect(self, native.Engine* engine, const native.MonotonicClock* clock,
                      native.Query* query, native.Nanos held_ns, native.Outcome* outcome)
     cdef native.Cause _combine_row(self, native.Query* query, unsigned int row,

@@ -15,7 +15,9 @@ class PolicyRunner:
         policy: object,
         names: Sequence[str],
         output: RowSpec,
-        states: PolicyStates,
+        states: PolicyStates | None,
         min_confidence: float,
     ) -> None: ...
+    @property
+    def chooses(self) -> bool: ...
     def describe(self) -> dict[str, Any]: ...

@@ -1,10 +1,13 @@
 """Policies of Python: asked before a query is submitted, and what they make of its answers.
 
 The core calls nobody. Whoever submits asks the policy first, and the core takes the choice; whoever
-collects lets the policy combine, and writes the answer where the core would have.
+collects lets the policy combine, and writes the answer where the core would have. What combines for
+a policy of the core comes the second half of this way.
 """
 
 cimport cython
+
+from libcpp.vector cimport vector
 
 from clipper._core cimport native
 from clipper._core.rows cimport RowSpec
@@ -14,6 +17,7 @@ import logging
 
 import numpy as np
 
+from clipper.policies.policy_states import PolicyState
 from clipper.policies.python_policy import Observation
 from clipper.seldom import SeldomLog
 
@@ -28,19 +32,25 @@ cdef class Turn:
 
 @cython.final
 cdef class PolicyRunner:
-    """Calls one application's policy. `states` gives the state of each context."""
+    """Calls one application's policy. `states` gives the state of each context.
+
+    Without `states` it has a ``combine`` only, which is told what each model weighs.
+    """
 
     def __init__(self, policy, names, RowSpec output, states, min_confidence):
-        self.select = policy.select
+        self.chooses = states is not None
+        if self.chooses:
+            self.select = policy.select
+            self.observe = policy.observe
         self.combine = policy.combine
-        self.observe = policy.observe
         self.names = tuple(names)
         self.places = {name: place for place, name in enumerate(self.names)}
         self.output = output
         self.min_confidence = min_confidence
         self.states = states
         self.turns = {}
-        self.failures = {"select": 0, "combine": 0, "observe": 0}
+        self.failures = ({"select": 0, "combine": 0, "observe": 0} if self.chooses
+                         else {"combine": 0})
 
     # ---- choosing --------------------------------------------------------------------------------
 
@@ -94,10 +104,18 @@ cdef class PolicyRunner:
 
     # ---- combining -------------------------------------------------------------------------------
 
+    cdef Turn _turn_of(self, native.Query* query):
+        """A turn for a query for which the core chose: its state is what each model weighs."""
+        cdef Turn turn = Turn.__new__(Turn)
+        cdef vector[native.Standing] standings = native.standings_of_query(query[0])
+        turn.state = PolicyState(
+            {name: standings[place].weight for place, name in enumerate(self.names)})
+        return turn
+
     cdef str collect(self, native.Engine* engine, const native.MonotonicClock* clock,
                      native.Query* query, native.Nanos held_ns, native.Outcome* outcome):
         """Collect a query of this policy; returns what the policy did wrong, or None."""
-        cdef Turn turn = self.turns.pop(query.slot)
+        cdef Turn turn = self.turns.pop(query.slot) if self.chooses else self._turn_of(query)
         cdef unsigned int row
         cdef native.Cause* causes
         engine.collect_answers(query[0])
@@ -206,4 +224,4 @@ cdef class PolicyRunner:
     def describe(self):
         """What the policy did wrong, and what is kept for contexts."""
         return {"policy_failures": {**self.failures, "last": self.last_failure},
-                "contexts": self.states.describe()}
+                **({"contexts": self.states.describe()} if self.chooses else {})}

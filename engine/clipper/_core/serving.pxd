@@ -14,13 +14,14 @@ cdef class EngineCore:
     cdef object _secret
     cdef list _deployments
     cdef readonly list ports             # of event loops
+    cdef readonly object alarmed         # weak set of applications, told when something is amiss
     cdef readonly set watched            # futures with callbacks, until their letter is read
     cdef public native.Nanos statistics_window_ns  # of deployments to come
 
     cdef native.Query* submit(self, native.Application* application,
                               const native.ColumnRows* columns, Py_ssize_t count,
                               native.Asking* asking) except NULL
-    cdef object _log_drift(self)
+    cdef object _log_alarms(self)
     cdef object _take_letters(self)
 
 

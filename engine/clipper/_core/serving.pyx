@@ -18,6 +18,7 @@ import hmac
 import logging
 import os
 import traceback
+import weakref
 
 from clipper.errors import EngineClosedError, ForkedEngineError, OverloadedError
 
@@ -45,6 +46,7 @@ cdef class EngineCore:
         self._deployments = []
         self.ports = []
         self.watched = set()
+        self.alarmed = weakref.WeakSet()
         self.statistics_window_ns = 60_000_000_000
 
     cdef native.Query* submit(self, native.Application* application,
@@ -111,6 +113,10 @@ cdef class EngineCore:
             for runner in deployment.runners:
                 runner.stop()
 
+    def seed_random(self, uint64_t seed):
+        """Let chance go the same way after every call with the same seed. For tests."""
+        self.engine.get().seed_random(seed)
+
     def wake_reaper(self):
         self.engine.get().wake_reaper()
 
@@ -124,12 +130,14 @@ cdef class EngineCore:
             with nogil:
                 self.engine.get().run_reaper()
             self._take_letters()
-            if self.engine.get().drift_bell().take():
-                self._log_drift()
+            if self.engine.get().alarm_bell().take():
+                self._log_alarms()
         self._take_letters()  # close() ended queries while a callback ran
 
-    cdef object _log_drift(self):
+    cdef object _log_alarms(self):
         cdef DeploymentCore deployment
+        for application in tuple(self.alarmed):
+            application._log_alarms()
         for deployment in tuple(self._deployments):
             log_drift(&deployment.handle.statistics(), deployment.name, deployment.version)
 

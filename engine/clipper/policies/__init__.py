@@ -2,11 +2,13 @@
 
 from .bound import BoundPolicy
 from .canary import Canary
+from .combining import CombineFunction
 from .epsilon_greedy import EpsilonGreedy
 from .exp3 import Exp3
 from .exp4 import Exp4
 from .majority_vote import MajorityVote
 from .python_policy import Observation, PythonPolicy
+from .standing import ModelStanding
 from .thompson import Thompson
 from .ucb1 import Ucb1
 from .weighted_ensemble import WeightedEnsemble
@@ -28,10 +30,12 @@ Policy = NativePolicy | PythonPolicy
 __all__ = [
     "BoundPolicy",
     "Canary",
+    "CombineFunction",
     "EpsilonGreedy",
     "Exp3",
     "Exp4",
     "MajorityVote",
+    "ModelStanding",
     "NativePolicy",
     "Observation",
     "Policy",

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from .combining import CombineFunction
+
 
 @dataclass(frozen=True, slots=True)
 class BoundPolicy:
@@ -11,6 +13,8 @@ class BoundPolicy:
     kind: str
     value: Any
     asks_one: bool
+    combine: CombineFunction | None = None
+    fewest_under_load: int | None = None
 
     def to_core(self) -> tuple[str, Any]:
         """Return the policy's name and parameters."""

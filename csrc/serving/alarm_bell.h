@@ -1,4 +1,5 @@
-// Tells the reaper that some deployment's alarm of drift went up, so that somebody logs it.
+// Tells the reaper that something happened of which an operator should hear, so that somebody logs
+// it: a model drifts, a canary was withdrawn.
 //
 // Thread safety: all of it.
 #pragma once
@@ -9,10 +10,10 @@
 
 namespace clipper {
 
-class DriftBell {
+class AlarmBell {
  public:
   /// `box`: where the reaper sleeps.
-  explicit DriftBell(Mailbox& box) noexcept : box_(box) {}
+  explicit AlarmBell(Mailbox& box) noexcept : box_(box) {}
 
   void ring() noexcept {
     rung_.store(true, std::memory_order_release);

@@ -1,0 +1,13 @@
+from typing import Any
+
+from clipper.contexts import Context
+from clipper.policies.standing import ModelStanding
+
+from .application import ApplicationCore
+
+def policy_state(
+    application: ApplicationCore, context: Context | None = None
+) -> dict[str, ModelStanding]: ...
+def describe_policy(application: ApplicationCore) -> dict[str, Any]: ...
+def restart_canary(application: ApplicationCore) -> None: ...
+def log_alarms(application: ApplicationCore) -> None: ...
