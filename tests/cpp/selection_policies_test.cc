@@ -113,24 +113,6 @@ TEST(exp3_multiplies_weights_as_published) {
   }
 }
 
-TEST(weights_are_finite_after_ten_million_updates) {
-  const Exp4 policy(1.0, 0.01, Ballot(kLabel, false));
-  State state(policy, 3);
-  Random random(5);
-  for (int i = 0; i < 10'000'000; ++i) {
-    const Observation seen{static_cast<std::uint16_t>(random.below(3)), 1.0F};
-    policy.observe({&seen, 1}, state);
-  }
-  std::array<Standing, 3> standings;
-  policy.describe(state, standings);
-  double sum = 0.0;
-  for (const Standing& standing : standings) {
-    CHECK(standing.weight >= 0.004);  // no less than the floor of the largest
-    sum += standing.weight;
-  }
-  CHECK_NEAR(sum, 1.0, 1e-9);
-}
-
 TEST(eight_threads_lose_no_observation) {
   const EpsilonGreedy policy(0.1, 1e9);
   State state(policy, 2);
