@@ -12,13 +12,21 @@
 // The table and its slots lie in one mapping that grows by being touched. Everything is counted:
 // slots that were ever used, the table, and ragged values with what the allocator adds.
 //
-// Thread safety: none; the shard's lock guards it.
-// Invariant: bytes() <= the budget.
+// Answers without ragged values can be read without the lock: a sequence lock tells the reader
+// whether something changed meanwhile. Reading one that is hot writes nothing, so that threads
+// which hit the same shard do not take its cache line from each other. Source: Boehm, "Can seqlocks
+// get along with programming language memory models?", MSPC 2012.
+//
+// Thread safety: read() at any time; for the rest the shard's lock guards it.
+// Invariants: bytes() <= the budget; what read() may look at is changed within a Change only, word
+// by word, and stays mapped.
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 
 #include "base/clock.h"
 #include "base/output_layout.h"
@@ -30,7 +38,7 @@ class EntryStore {
  public:
   /// The layout must outlive it.
   EntryStore(const OutputLayout& layout, std::size_t budget_bytes);
-  ~EntryStore() { clear(); }
+  ~EntryStore() { unmap(); }
   EntryStore(const EntryStore&) = delete;
   EntryStore& operator=(const EntryStore&) = delete;
 
@@ -41,12 +49,17 @@ class EntryStore {
   /// An answer that is kept and has not expired, until the next call; nullptr: there is none.
   /// Counts as its use.
   [[nodiscard]] const std::byte* find(const Hash128& key, Nanos now_ns) noexcept;
+  /// Copies an answer to `output` if it is kept, has not expired, and nobody changes anything just
+  /// now. Counts as its use. Never where rows own ragged values.
+  [[nodiscard]] bool read(const Hash128& key, Nanos now_ns, std::byte* output) noexcept;
   /// Keeps row `row` of `outputs`, in place of what was known. False: it is too large, or there is
   /// no memory.
   bool put(const Hash128& key, const ColumnRows* outputs, std::uint32_t row, Nanos expires_ns,
            Nanos now_ns) noexcept;
   /// Forgets everything and gives the memory back.
   void clear() noexcept;
+  /// The same, and the addresses too. REQUIRES: nobody reads.
+  void unmap() noexcept;
 
   [[nodiscard]] std::uint32_t entries() const noexcept { return entries_; }
   [[nodiscard]] std::uint64_t evictions() const noexcept { return evictions_; }
@@ -69,6 +82,25 @@ class EntryStore {
     bool is_taken;
   };
 
+  /// While it lives, whoever reads knows that things change.
+  class Change {
+   public:
+    explicit Change(EntryStore& store) noexcept : version_(store.version_) { add_one(); }
+    // Release: who sees the new version sees all that came before.
+    ~Change() { add_one(); }
+    Change(const Change&) = delete;
+    Change& operator=(const Change&) = delete;
+
+   private:
+    void add_one() noexcept {  // by one thread at a time
+      version_.store(version_.load(std::memory_order_relaxed) + 1, std::memory_order_release);
+    }
+
+    std::atomic<std::uint32_t>& version_;
+  };
+
+  [[nodiscard]] std::uint32_t find_to_read(const Hash128& key) const noexcept;
+  void write_row(Slot& to, const std::byte* row) noexcept;
   [[nodiscard]] bool map_memory() noexcept;
   [[nodiscard]] std::size_t table_bytes() const noexcept {
     return std::size_t{capacity_} * sizeof(std::uint32_t);
@@ -78,8 +110,8 @@ class EntryStore {
     return std::min(table_bytes(), used_slots_ * kPage);
   }
   [[nodiscard]] std::size_t mapped_bytes() const noexcept;
-  [[nodiscard]] std::uint32_t& bucket_of(const Hash128& key) noexcept;
-  [[nodiscard]] Slot& slot(std::uint32_t index) noexcept;
+  [[nodiscard]] std::uint32_t& bucket_of(const Hash128& key) const noexcept;
+  [[nodiscard]] Slot& slot(std::uint32_t index) const noexcept;
   [[nodiscard]] std::byte* row_of(Slot& slot) noexcept {
     return reinterpret_cast<std::byte*>(&slot) + sizeof(Slot);
   }
@@ -90,14 +122,18 @@ class EntryStore {
   [[nodiscard]] std::uint32_t take_slot(std::size_t value_bytes, Nanos now_ns) noexcept;
   void evict_one(Nanos now_ns) noexcept;
   void remove(std::uint32_t index) noexcept;
+  void forget_all() noexcept;
 
   const OutputLayout& layout_;
   const std::size_t budget_bytes_;
   const std::size_t slot_bytes_;
   const std::uint32_t capacity_;  // slots, and buckets: chains are of one entry in the mean
-  std::byte* memory_ = nullptr;   // buckets, then slots
-  std::byte* slots_ = nullptr;
-  std::uint32_t used_slots_ = 0;  // [0, used_slots_) have been used
+  // Odd while something changes. It has a line of its own with what never changes.
+  alignas(64) std::atomic<std::uint32_t> version_{0};
+  std::byte* slots_ = nullptr;               // set before memory_
+  std::atomic<std::byte*> memory_{nullptr};  // buckets, then slots
+  std::unique_ptr<std::byte[]> row_to_write_;
+  alignas(64) std::uint32_t used_slots_ = 0;  // [0, used_slots_) have been used
   std::uint32_t free_ = kNone;
   std::uint32_t hand_ = 0;
   std::uint32_t entries_ = 0;

@@ -130,11 +130,19 @@ void PredictionCache::clear() noexcept {
 #endif
 }
 
-CacheStatistics PredictionCache::statistics() noexcept {
-  CacheStatistics sum;
+void PredictionCache::free_memory() noexcept {
+  clear();
   for (const auto& shard : shards_) {
     const Lock lock(*shard);
-    sum.hits += shard->hits;
+    shard->entries.unmap();
+  }
+}
+
+CacheStatistics PredictionCache::statistics() noexcept {
+  CacheStatistics sum;
+  sum.hits = hits_.read();
+  for (const auto& shard : shards_) {
+    const Lock lock(*shard);
     sum.misses += shard->misses;
     sum.joined += shard->joined;
     sum.evictions += shard->entries.evictions();

@@ -3,7 +3,8 @@
 // A row is looked up once: it is answered at once (hit), or waits for somebody else's evaluation
 // (joined), or begins one (missed). Finding, joining and beginning are one step under one lock, and
 // so are keeping an answer and ending its flight: at no moment is a row that was asked for neither
-// kept nor in flight, so k equal rows cause one evaluation.
+// kept nor in flight, so k equal rows cause one evaluation. Only a hit on an answer without ragged
+// values needs no lock: it reads, and says so where something changed meanwhile (entry_store.h).
 //
 // Sharded by key; each shard has a lock, its entries and its flights. A cache belongs to one
 // deployment and knows no other's entries.
@@ -18,6 +19,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/counters.h"
 #include "base/output_layout.h"
 #include "base/siphash.h"
 #include "cache/entry_store.h"
@@ -77,9 +79,13 @@ class PredictionCache {
                               std::byte* output, MayJoin&& may_join,
                               MakeFlight&& make_flight) noexcept {
     Shard& shard = shard_of(key);
+    if (shard.entries.read(key, now_ns, output)) {
+      hits_.add();
+      return Found::kHit;
+    }
     const Lock lock(shard);
     if (const std::byte* row = shard.entries.find(key, now_ns)) {
-      ++shard.hits;
+      hits_.add();
       return layout_.copy(row, output) ? Found::kHit : Found::kLost;
     }
     if (shard.flights.count() > 0 && shard.flights.find(key, [&](Flight& flight) {
@@ -102,6 +108,8 @@ class PredictionCache {
 
   /// Forgets all answers. What is being evaluated is answered, but neither kept nor joined.
   void clear() noexcept;
+  /// The same for a cache that nobody will look into any more. REQUIRES: nobody looks.
+  void free_memory() noexcept;
 
   [[nodiscard]] CacheStatistics statistics() noexcept;
   [[nodiscard]] const CacheOptions& options() const noexcept { return options_; }
@@ -111,7 +119,6 @@ class PredictionCache {
     Shard(const OutputLayout& layout, std::size_t bytes) : entries(layout, bytes) {}
 
     std::mutex mutex;  // guards what follows
-    std::uint64_t hits = 0;
     std::uint64_t misses = 0;
     std::uint64_t joined = 0;
     FlightTable flights;
@@ -141,6 +148,7 @@ class PredictionCache {
   const RowHasher hasher_;
   const std::unique_ptr<Liveness> liveness_;
   std::vector<std::unique_ptr<Shard>> shards_;  // a power of two of them
+  StripedCounter hits_;
 };
 
 }  // namespace clipper

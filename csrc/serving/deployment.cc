@@ -427,7 +427,7 @@ void Deployment::free_memory() {
   const std::scoped_lock lock(window_mutex_);
   for (Window& window : windows_) window = {};
   queue_ = std::make_unique<RequestQueue<WaitingRows>>(2);
-  if (cache_ != nullptr) cache_->clear();
+  if (cache_ != nullptr) cache_->free_memory();
   blocks_.reset();
   staging_.reset();
 }
