@@ -118,16 +118,22 @@ void Engine::conclude(Query& query, Nanos held_ns, Outcome& outcome) noexcept {
 }
 
 void Engine::watch(Query& query) noexcept {
-  std::array<Service, kMaxAsks> services{};
-  for (std::uint16_t i = 0; i < query.asks; ++i) {
-    Ask& ask = query.ask(i);
+  const auto service_of = [&query](std::uint16_t index) -> Service {
+    Ask& ask = query.ask(index);
     const Cause cause = ask.cause(0);
-    services[i] = {ask.model_index(), cause, cause == Cause::kNone, ask.propensity()};
+    return {ask.model_index(), cause, cause == Cause::kNone, ask.propensity()};
+  };
+  const auto tell = [&](std::span<const Service> services) {
+    const bool is_news = query.application->policy->watch(services, query.context.state());
+    if (is_news) alarm_bell_.ring();
+  };
+  if (query.asks == 1) {  // as with most policies: room for all takes longer to prepare than this
+    const Service only = service_of(0);
+    return tell({&only, 1});
   }
-  if (query.application->policy->watch(std::span(services).first(query.asks),
-                                       query.context.state())) {
-    alarm_bell_.ring();
-  }
+  std::array<Service, kMaxAsks> services{};
+  for (std::uint16_t i = 0; i < query.asks; ++i) services[i] = service_of(i);
+  tell(std::span(services).first(query.asks));
 }
 
 void Engine::take_only_answer(Query& query, Outcome& outcome) {
