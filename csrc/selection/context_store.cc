@@ -115,13 +115,22 @@ void ContextBatch::append(std::uint64_t context, PolicyState state) {
   }
 }
 
-DrainedContextStore::DrainedContextStore(std::size_t words, std::uint32_t max_spilled)
-    : max_spilled_(max_spilled), spilled_(words, max_spilled + kSlack) {}
+DrainedContextStore::DrainedContextStore(std::size_t words, std::uint32_t max_spilled,
+                                         EventFd* doorbell)
+    : max_spilled_(max_spilled),
+      own_doorbell_(doorbell == nullptr ? std::make_unique<EventFd>() : nullptr),
+      doorbell_(doorbell == nullptr ? own_doorbell_.get() : doorbell),
+      spilled_(words, max_spilled + kSlack) {}
+
+void DrainedContextStore::hold(bool holds) noexcept {
+  const std::scoped_lock lock(mutex_);
+  holds_ = holds;
+}
 
 ContextLoad DrainedContextStore::load(std::uint64_t context, PolicyState state) noexcept {
   {
     const std::scoped_lock lock(mutex_);
-    if (give_back(spilled_, context, state)) return ContextLoad::kReturned;
+    if (!holds_ && give_back(spilled_, context, state)) return ContextLoad::kReturned;
     try {
       wanted_.push_back(context);
     } catch (const std::bad_alloc&) {
@@ -129,7 +138,7 @@ ContextLoad DrainedContextStore::load(std::uint64_t context, PolicyState state) 
     }
     if (wanted_.size() > 1) return ContextLoad::kLater;
   }
-  doorbell_.signal();
+  doorbell_->signal();
   return ContextLoad::kLater;
 }
 
@@ -144,7 +153,7 @@ bool DrainedContextStore::save(std::uint64_t context, PolicyState state) noexcep
     if (!keep(spilled_, context, state)) return false;
     if (spilled_.size() > 1) return true;
   }
-  doorbell_.signal();
+  doorbell_->signal();
   return true;
 }
 

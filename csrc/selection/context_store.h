@@ -96,7 +96,8 @@ struct ContextBatch {
 class DrainedContextStore final : public ContextStore {
  public:
   /// `max_spilled`: contexts that may wait to be written before the table stops evicting others.
-  DrainedContextStore(std::size_t words, std::uint32_t max_spilled);
+  /// `doorbell`: somebody else's, which outlives it; nullptr: one of its own.
+  DrainedContextStore(std::size_t words, std::uint32_t max_spilled, EventFd* doorbell = nullptr);
 
   [[nodiscard]] ContextLoad load(std::uint64_t context, PolicyState state) noexcept override;
   [[nodiscard]] bool answers_later() const noexcept override { return true; }
@@ -112,15 +113,21 @@ class DrainedContextStore final : public ContextStore {
   /// std::bad_alloc.
   void take_wanted(std::vector<std::uint64_t>& contexts, std::size_t most);
   /// Rings when there is something to take where there was nothing. Silence it, then take all.
-  [[nodiscard]] EventFd& doorbell() noexcept { return doorbell_; }
+  [[nodiscard]] EventFd& doorbell() noexcept { return *doorbell_; }
+
+  /// While it holds, nothing that was saved goes back to the table without being written: so that
+  /// a drainer that saves the whole table, shard by shard, misses none that moves meanwhile.
+  void hold(bool holds) noexcept;
 
  private:
   // Savers that were not asked to wait: at most one for each shard of the table, and then some.
   static constexpr std::uint32_t kSlack = 256;
 
   const std::uint32_t max_spilled_;
-  EventFd doorbell_;
+  const std::unique_ptr<EventFd> own_doorbell_;
+  EventFd* const doorbell_;
   std::mutex mutex_;  // guards what follows
+  bool holds_ = false;
   ContextSlots spilled_;
   std::vector<std::uint64_t> wanted_;
 };

@@ -21,8 +21,11 @@ ContextTable::ContextTable(const Policy& policy, std::uint16_t models,
                            const ContextOptions& options, std::unique_ptr<ContextStore> store)
     : policy_(policy),
       words_(policy.state_words(models)),
+      kept_words_(words_ == 0 ? 0 : words_ + (options.lasts ? 1 : 0)),
       watches_(policy.watches()),
-      own_(new std::atomic<double>[words_]),
+      journal_(options.journal),
+      application_(options.application),
+      own_(new std::atomic<double>[kept_words_]()),
       store_(std::move(store)) {
   policy.begin(own());
   if (words_ != 0) make_shards(options);
@@ -35,16 +38,16 @@ void ContextTable::make_shards(const ContextOptions& options) {
   std::size_t count = std::bit_floor(std::max<std::size_t>(options.shards, 1));
   const auto most = [&] {
     const std::size_t each = bytes / count;
-    return each < sizeof(Shard) ? 0 : ContextSlots::fit(words_, each - sizeof(Shard));
+    return each < sizeof(Shard) ? 0 : ContextSlots::fit(kept_words_, each - sizeof(Shard));
   };
   while (count > 1 && most() < kFewest) count /= 2;
   if (most() == 0) {
-    throw Error(ErrorCode::kInvalidArgument, std::to_string(options.max_bytes) +
-                                                 " bytes hold no context: one has " +
-                                                 std::to_string(words_) + " numbers; give more");
+    throw Error(ErrorCode::kInvalidArgument,
+                std::to_string(options.max_bytes) + " bytes hold no context: one has " +
+                    std::to_string(kept_words_) + " numbers; give more");
   }
   for (std::size_t i = 0; i < count; ++i) {
-    shards_.push_back(std::make_unique<Shard>(words_, most()));
+    shards_.push_back(std::make_unique<Shard>(kept_words_, most()));
   }
 }
 
@@ -88,7 +91,7 @@ ContextPin ContextTable::look(std::uint64_t context) noexcept {
 ContextPin ContextTable::hold(Shard& shard, ContextSlot& slot) const noexcept {
   slot.referenced = true;
   slot.pins.fetch_add(1, std::memory_order_relaxed);  // the shard's lock orders it with evictions
-  return ContextPin(shard.slots.state(slot), &slot.pins);
+  return ContextPin(of_policy(shard.slots.state(slot)), &slot.pins);
 }
 
 /// The slot of a context that is in memory, or can be now.
@@ -132,10 +135,12 @@ ContextLoad ContextTable::load(Shard& shard, std::uint64_t context, PolicyState 
   return loaded;
 }
 
-void ContextTable::begin(PolicyState state) noexcept {
+void ContextTable::begin(PolicyState kept) noexcept {
   for (std::size_t i = 0; i < words_; ++i) {
-    state[i].store(own_[i].load(std::memory_order_relaxed), std::memory_order_relaxed);
+    kept[i].store(own_[i].load(std::memory_order_relaxed), std::memory_order_relaxed);
   }
+  // The entries that the own state has in it were not this context's.
+  for (std::size_t i = words_; i < kept_words_; ++i) kept[i].store(0, std::memory_order_relaxed);
 }
 
 /// A slot for a context that is not in memory; nullptr: all are in use, or cannot be saved now.
@@ -172,9 +177,37 @@ bool ContextTable::evict_one(Shard& shard) noexcept {
 
 // ---- feedback -----------------------------------------------------------------------------------
 
+Observed ContextTable::observe(std::span<const Observation> observations) noexcept {
+  if (words_ == 0) return Observed::kLearned;
+  const Lesson lesson{observations};
+  if (journal_ == nullptr) {
+    policy_.observe(observations, own());
+    return Observed::kLearned;
+  }
+  const std::scoped_lock lock(own_mutex_);
+  const PolicyState kept(own_.get(), kept_words_);
+  const bool is_learned = enter(0, false, lesson, [&](EntryNumber number) {
+    apply(lesson, number, kept);
+    return true;
+  });
+  return is_learned ? Observed::kLearned : Observed::kRefused;
+}
+
 Observed ContextTable::observe(std::uint64_t context,
                                std::span<const Observation> observations) noexcept {
+  return words_ == 0 ? Observed::kLearned : learn(context, {observations});
+}
+
+Observed ContextTable::replay(const JournalEntry& entry) noexcept {
   if (words_ == 0) return Observed::kLearned;
+  const Lesson lesson{entry.observations, entry.number};
+  if (entry.has_context) return learn(entry.context, lesson);
+  const std::scoped_lock lock(own_mutex_);
+  apply(lesson, entry.number, PolicyState(own_.get(), kept_words_));
+  return Observed::kLearned;
+}
+
+Observed ContextTable::learn(std::uint64_t context, const Lesson& lesson) noexcept {
   Shard& shard = shard_of(context);
   ContextPin pin;
   {
@@ -182,60 +215,111 @@ Observed ContextTable::observe(std::uint64_t context,
     ContextSlot* slot = resident(shard, context);
     if (slot == nullptr) {
       const Observed observed = shard.waiting.contains(context)
-                                    ? note(shard, context, observations)
-                                    : observe_in_passing(shard, context, observations);
+                                    ? note(shard, context, lesson)
+                                    : learn_in_passing(shard, context, lesson);
       if (observed == Observed::kRefused) ++shard.counts.refused;
       return observed;
     }
     slot->changed = true;
+    if (kept_words_ != words_) {
+      slot->referenced = true;
+      const bool is_learned = enter(context, true, lesson, [&](EntryNumber number) {
+        apply(lesson, number, shard.slots.state(*slot));
+        return true;
+      });
+      if (!is_learned) ++shard.counts.refused;
+      return is_learned ? Observed::kLearned : Observed::kRefused;
+    }
     pin = hold(shard, *slot);
   }
-  policy_.observe(observations, pin.state());
+  policy_.observe(lesson.observations, pin.state());
   return Observed::kLearned;
 }
 
-Observed ContextTable::note(Shard& shard, std::uint64_t context,
-                            std::span<const Observation> observations) noexcept {
-  if (!charge(note_bytes(observations.size()))) return Observed::kRefused;
-  Journal& journal = shard.waiting.find(context)->second;
-  try {
-    // The group comes first: one without its observations would be a lie, so it is taken back.
-    journal.groups.push_back(static_cast<std::uint32_t>(observations.size()));
+/// Has something learned as an entry of the journal: all of it, or nothing.
+template <typename Learn>
+bool ContextTable::enter(std::uint64_t context, bool has_context, const Lesson& lesson,
+                         Learn&& learns) noexcept {
+  if (journal_ == nullptr || lesson.number != 0) return learns(lesson.number);
+  FeedbackJournal::Entry entry =
+      journal_->open(application_, context, has_context, lesson.observations);
+  if (!entry || !learns(entry.number())) return false;
+  entry.commit();
+  return true;
+}
+
+Observed ContextTable::note(Shard& shard, std::uint64_t context, const Lesson& lesson) noexcept {
+  const std::size_t bytes = note_bytes(lesson.observations.size());
+  if (!charge(bytes)) return Observed::kRefused;
+  Notes& notes = shard.waiting.find(context)->second;
+  const auto add = [&](EntryNumber number) noexcept {
     try {
-      journal.observations.insert(journal.observations.end(), observations.begin(),
-                                  observations.end());
-    } catch (...) {
-      journal.groups.pop_back();
-      throw;
+      // The group comes first: one without its observations would be a lie, so it is taken back.
+      notes.groups.push_back({static_cast<std::uint32_t>(lesson.observations.size()), number});
+      try {
+        notes.observations.insert(notes.observations.end(), lesson.observations.begin(),
+                                  lesson.observations.end());
+      } catch (...) {
+        notes.groups.pop_back();
+        throw;
+      }
+    } catch (const std::bad_alloc&) {
+      return false;
     }
-  } catch (const std::bad_alloc&) {
-    noted_bytes_.fetch_sub(note_bytes(observations.size()), std::memory_order_relaxed);
-    return Observed::kRefused;
-  }
-  return Observed::kNoted;
+    return true;
+  };
+  if (enter(context, true, lesson, add)) return Observed::kNoted;
+  noted_bytes_.fetch_sub(bytes, std::memory_order_relaxed);
+  return Observed::kRefused;
 }
 
 /// There is no slot for the context: it learns on its way from the store and back.
-Observed ContextTable::observe_in_passing(Shard& shard, std::uint64_t context,
-                                          std::span<const Observation> observations) noexcept {
+Observed ContextTable::learn_in_passing(Shard& shard, std::uint64_t context,
+                                        const Lesson& lesson) noexcept {
   std::unique_ptr<std::atomic<double>[]> numbers;
   const PolicyState state = scratch(numbers);
   if (state.empty()) return Observed::kRefused;
   const ContextLoad loaded = load(shard, context, state);
   if (loaded == ContextLoad::kRefused) return Observed::kRefused;
-  if (loaded == ContextLoad::kLater) return note(shard, context, observations);
-  policy_.observe(observations, state);
-  if (store_->save(context, state)) {
+  if (loaded == ContextLoad::kLater) return note(shard, context, lesson);
+  bool was_applied = false;
+  const bool is_learned = enter(context, true, lesson, [&](EntryNumber number) {
+    was_applied = true;
+    apply(lesson, number, state);
+    return store_->save(context, state);
+  });
+  if (is_learned) {
     ++shard.counts.spilled;
     return Observed::kLearned;
   }
-  if (loaded == ContextLoad::kReturned) ++shard.counts.forgotten;
+  // It goes back as it came, if it can.
+  if (loaded == ContextLoad::kReturned && (was_applied || !store_->save(context, state))) {
+    ++shard.counts.forgotten;
+  }
   return Observed::kRefused;
 }
 
+void ContextTable::apply(const Lesson& lesson, EntryNumber number,
+                         PolicyState kept) const noexcept {
+  if (kept_words_ != words_ && number != 0) {
+    std::atomic<double>& last = kept[words_];
+    if (number <= static_cast<EntryNumber>(last.load(std::memory_order_relaxed))) return;
+    last.store(static_cast<double>(number), std::memory_order_relaxed);
+  }
+  policy_.observe(lesson.observations, of_policy(kept));
+}
+
+void ContextTable::apply(const Notes& notes, PolicyState kept) const noexcept {
+  std::span<const Observation> rest = notes.observations;
+  for (const Group& group : notes.groups) {
+    apply({rest.first(group.observations)}, group.number, kept);
+    rest = rest.subspan(group.observations);
+  }
+}
+
 PolicyState ContextTable::scratch(std::unique_ptr<std::atomic<double>[]>& numbers) const noexcept {
-  numbers.reset(new (std::nothrow) std::atomic<double>[words_]);
-  return numbers ? PolicyState(numbers.get(), words_) : PolicyState();
+  numbers.reset(new (std::nothrow) std::atomic<double>[kept_words_]);
+  return numbers ? PolicyState(numbers.get(), kept_words_) : PolicyState();
 }
 
 bool ContextTable::charge(std::size_t bytes) noexcept {
@@ -261,10 +345,11 @@ bool ContextTable::put_loaded(std::uint64_t context, std::span<const double> sto
   if (stored.empty()) {
     begin(state);
   } else {
-    for (std::size_t i = 0; i < words_; ++i) state[i].store(stored[i], std::memory_order_relaxed);
+    for (std::size_t i = 0; i < kept_words_; ++i)
+      state[i].store(stored[i], std::memory_order_relaxed);
   }
   const bool changes = !waiting->second.groups.empty();
-  learn(waiting->second, state);
+  apply(waiting->second, state);
   if (slot != nullptr) {
     slot->changed = changes;
   } else if (changes) {
@@ -277,24 +362,16 @@ bool ContextTable::put_loaded(std::uint64_t context, std::span<const double> sto
   return true;
 }
 
-void ContextTable::learn(const Journal& journal, PolicyState state) const noexcept {
-  std::span<const Observation> rest = journal.observations;
-  for (const std::uint32_t size : journal.groups) {
-    policy_.observe(rest.first(size), state);
-    rest = rest.subspan(size);
-  }
-}
-
 void ContextTable::forget_waiting(Shard& shard, std::uint64_t context) noexcept {
   const auto waiting = shard.waiting.find(context);
-  const Journal& journal = waiting->second;
-  const std::size_t bytes = kWaitingBytes + journal.observations.size() * sizeof(Observation) +
-                            journal.groups.size() * sizeof(std::uint32_t);
+  const Notes& notes = waiting->second;
+  const std::size_t bytes = kWaitingBytes + notes.observations.size() * sizeof(Observation) +
+                            notes.groups.size() * sizeof(Group);
   shard.waiting.erase(waiting);
   noted_bytes_.fetch_sub(bytes, std::memory_order_relaxed);
 }
 
-void ContextTable::take_changed(std::size_t number, ContextBatch& batch) {
+EntryNumber ContextTable::take_changed(std::size_t number, ContextBatch& batch) {
   Shard& shard = *shards_.at(number);
   const std::scoped_lock lock(shard.mutex);
   for (std::uint32_t i = 0; i < shard.slots.made(); ++i) {
@@ -305,6 +382,25 @@ void ContextTable::take_changed(std::size_t number, ContextBatch& batch) {
     const bool is_held = slot.pins.load(std::memory_order_acquire) != 0;
     batch.append(slot.context, shard.slots.state(slot));
     slot.changed = is_held;
+  }
+  EntryNumber first = kNoEntry;
+  for (const auto& [context, notes] : shard.waiting) {
+    if (!notes.groups.empty()) first = std::min(first, notes.groups.front().number);
+  }
+  return first;
+}
+
+void ContextTable::save_own(double* numbers) noexcept {
+  const std::scoped_lock lock(own_mutex_);
+  for (std::size_t i = 0; i < kept_words_; ++i) {
+    numbers[i] = own_[i].load(std::memory_order_relaxed);
+  }
+}
+
+void ContextTable::restore_own(std::span<const double> numbers) noexcept {
+  const std::scoped_lock lock(own_mutex_);
+  for (std::size_t i = 0; i < kept_words_; ++i) {
+    own_[i].store(numbers[i], std::memory_order_relaxed);
   }
 }
 
@@ -320,7 +416,7 @@ ContextCounts ContextTable::counts() noexcept {
     sum.in_memory += shard->slots.size();
     sum.bytes += shard->slots.bytes() + sizeof(Shard);
     sum.waiting += shard->waiting.size();
-    for (const auto& [context, journal] : shard->waiting) sum.noted += journal.observations.size();
+    for (const auto& [context, notes] : shard->waiting) sum.noted += notes.observations.size();
     sum.begun += counts.begun;
     sum.loaded += counts.loaded;
     sum.spilled += counts.spilled;

@@ -14,6 +14,10 @@
 // Thread safety: all of it. A shard's lock is held for a look-up, an eviction, and a call of the
 // store; never while a policy chooses or combines.
 // Invariant: what is observed is learned exactly once, noted down, or refused and counted.
+//
+// With a journal what is observed lasts: it is learned under the lock of the shard, or of the own
+// state, as an entry of the journal, whose number becomes the last of the state's kept numbers. So
+// each state that is saved tells which entries it has in it, and replay() learns the others.
 #pragma once
 
 #include <atomic>
@@ -28,6 +32,7 @@
 
 #include "selection/context_slots.h"
 #include "selection/context_store.h"
+#include "selection/feedback_journal.h"
 #include "selection/policy.h"
 
 namespace clipper {
@@ -68,6 +73,11 @@ struct ContextOptions {
   /// For contexts in memory, and for what is noted down. Not for what the store holds.
   std::size_t max_bytes = kDefaultBytes;
   std::size_t shards = 64;  ///< a power of two; fewer are made where each would have little
+  /// Whether the store outlives the process: then each state has one number more, that of the last
+  /// entry of the journal that it has learned.
+  bool lasts = false;
+  FeedbackJournal* journal = nullptr;  ///< nullptr: what is observed is not noted down
+  std::uint32_t application = 0;       ///< whose entries they are
 };
 
 enum class Observed : std::uint8_t {
@@ -99,7 +109,7 @@ class ContextTable {
   ContextTable(const Policy& policy, std::uint16_t models, std::size_t max_bytes);
   ContextTable(const Policy& policy, std::uint16_t models)
       : ContextTable(policy, models, ContextOptions::kDefaultBytes) {}
-  /// REQUIRES: the policy outlives it; the store is made for policy.state_words(models) numbers,
+  /// REQUIRES: the policy and the journal outlive it; the store is made for kept_words() numbers,
   /// and may be missing if those are none. Throws kInvalidArgument if not one context fits.
   ContextTable(const Policy& policy, std::uint16_t models, const ContextOptions& options,
                std::unique_ptr<ContextStore> store);
@@ -112,33 +122,47 @@ class ContextTable {
   /// has the application's own state.
   [[nodiscard]] ContextPin look(std::uint64_t context) noexcept;
 
-  /// Learns from feedback on a query without a context, one row.
-  void observe(std::span<const Observation> observations) noexcept {
-    if (words_ != 0) policy_.observe(observations, own());
-  }
+  /// Learns from feedback on a query without a context, one row. Never kNoted.
+  [[nodiscard]] Observed observe(std::span<const Observation> observations) noexcept;
   /// The same for one with a context.
   [[nodiscard]] Observed observe(std::uint64_t context,
                                  std::span<const Observation> observations) noexcept;
 
   /// For the store's drainer: a wanted context's state; empty: the store does not know it. What is
   /// not waited for is ignored. False: no room for it now; put it again later.
-  /// REQUIRES: stored is empty or has words() numbers.
+  /// REQUIRES: stored is empty or has kept_words() numbers.
   [[nodiscard]] bool put_loaded(std::uint64_t context, std::span<const double> stored) noexcept;
   /// For a drainer that also saves what stays in memory: copies those of the contexts of one shard
-  /// that changed since they were last saved. Throws std::bad_alloc.
-  void take_changed(std::size_t shard, ContextBatch& batch);
+  /// that changed since they were last saved. Returns the number of the first entry of the journal
+  /// that waits to be learned in this shard; kNoEntry: none does. Throws std::bad_alloc.
+  EntryNumber take_changed(std::size_t shard, ContextBatch& batch);
+  static constexpr EntryNumber kNoEntry = static_cast<EntryNumber>(-1);
+
+  /// Copies the own state, with the number of its last entry. REQUIRES: room for kept_words().
+  void save_own(double* numbers) noexcept;
+  /// Before the first query. REQUIRES: kept_words() numbers.
+  void restore_own(std::span<const double> numbers) noexcept;
+  /// Learns what an entry says, unless the state has it in it. As observe() otherwise, but that it
+  /// does not note it in the journal again.
+  [[nodiscard]] Observed replay(const JournalEntry& entry) noexcept;
 
   [[nodiscard]] std::size_t shards() const noexcept { return shards_.size(); }
   [[nodiscard]] std::size_t words() const noexcept { return words_; }
+  /// How many are kept of each state.
+  [[nodiscard]] std::size_t kept_words() const noexcept { return kept_words_; }
   [[nodiscard]] ContextStore* store() noexcept { return store_.get(); }
   /// Looks at every shard in turn: no snapshot while others go on.
   [[nodiscard]] ContextCounts counts() noexcept;
 
  private:
   /// What was observed while a context's state was waited for.
-  struct Journal {
+  struct Group {
+    std::uint32_t observations = 0;  // that belong together
+    EntryNumber number = 0;          // 0: there is no journal
+  };
+  struct Notes {
     std::vector<Observation> observations;
-    std::vector<std::uint32_t> groups;  // how many belong together
+    std::vector<Group> groups;
   };
 
   struct alignas(64) Shard {
@@ -146,13 +170,13 @@ class ContextTable {
 
     std::mutex mutex;  // guards what follows
     ContextSlots slots;
-    std::unordered_map<std::uint64_t, Journal> waiting;
+    std::unordered_map<std::uint64_t, Notes> waiting;
     std::uint32_t hand = 0;
     ContextCounts counts;
   };
 
   [[nodiscard]] static constexpr std::size_t note_bytes(std::size_t observations) noexcept {
-    return observations * sizeof(Observation) + sizeof(std::uint32_t);
+    return observations * sizeof(Observation) + sizeof(Group);
   }
   static constexpr std::size_t kWaitingBytes = 160;  // a node of the map, and two vectors' heads
 
@@ -163,20 +187,36 @@ class ContextTable {
   [[nodiscard]] ContextLoad load(Shard& shard, std::uint64_t context, PolicyState state) noexcept;
   [[nodiscard]] ContextSlot* add(Shard& shard, std::uint64_t context) noexcept;
   [[nodiscard]] bool evict_one(Shard& shard) noexcept;
-  void begin(PolicyState state) noexcept;
+  void begin(PolicyState kept) noexcept;
   [[nodiscard]] ContextPin hold(Shard& shard, ContextSlot& slot) const noexcept;
-  [[nodiscard]] Observed note(Shard& shard, std::uint64_t context,
-                              std::span<const Observation> observations) noexcept;
-  [[nodiscard]] Observed observe_in_passing(Shard& shard, std::uint64_t context,
-                                            std::span<const Observation> observations) noexcept;
-  void learn(const Journal& journal, PolicyState state) const noexcept;
+  /// What is learned, and whether it has to be entered in the journal first.
+  struct Lesson {
+    std::span<const Observation> observations;
+    EntryNumber number = 0;  // of an entry that is replayed
+  };
+  [[nodiscard]] Observed learn(std::uint64_t context, const Lesson& lesson) noexcept;
+  [[nodiscard]] Observed note(Shard& shard, std::uint64_t context, const Lesson& lesson) noexcept;
+  [[nodiscard]] Observed learn_in_passing(Shard& shard, std::uint64_t context,
+                                          const Lesson& lesson) noexcept;
+  template <typename Learn>
+  [[nodiscard]] bool enter(std::uint64_t context, bool has_context, const Lesson& lesson,
+                           Learn&& learns) noexcept;
+  void apply(const Lesson& lesson, EntryNumber number, PolicyState kept) const noexcept;
+  void apply(const Notes& notes, PolicyState kept) const noexcept;
+  [[nodiscard]] PolicyState of_policy(PolicyState kept) const noexcept {
+    return kept.first(words_);
+  }
   void forget_waiting(Shard& shard, std::uint64_t context) noexcept;
   [[nodiscard]] bool charge(std::size_t bytes) noexcept;
   [[nodiscard]] PolicyState scratch(std::unique_ptr<std::atomic<double>[]>& numbers) const noexcept;
 
   const Policy& policy_;
   const std::size_t words_;
+  const std::size_t kept_words_;
   const bool watches_;
+  FeedbackJournal* const journal_;
+  const std::uint32_t application_;
+  std::mutex own_mutex_;  // guards learning in the own state, if there is a journal
   const std::unique_ptr<std::atomic<double>[]> own_;
   const std::unique_ptr<ContextStore> store_;
   std::size_t max_noted_bytes_ = 0;

@@ -33,11 +33,10 @@ class Observations {
 FeedbackStatus learn(Application& application, std::uint64_t context, bool has_context,
                      const Observations& observations, Nanos now_ns, Learned* learned) noexcept {
   if (application.contexts != nullptr) {
-    if (!has_context) {
-      application.contexts->observe(observations.all());
-    } else if (application.contexts->observe(context, observations.all()) == Observed::kRefused) {
-      return FeedbackStatus::kRefused;
-    }
+    ContextTable& contexts = *application.contexts;
+    const Observed observed = has_context ? contexts.observe(context, observations.all())
+                                          : contexts.observe(observations.all());
+    if (observed == Observed::kRefused) return FeedbackStatus::kRefused;
   }
   for (std::size_t i = 0; i < observations.all().size(); ++i) {
     const Observation& seen = observations.all()[i];

@@ -19,9 +19,10 @@ enum class FeedbackStatus : std::uint8_t {
   kForeign = 4,       ///< the query was another application's
   kUnattributed = 5,  ///< no model's output could be judged by it; the row waits for better
   kRefused = 6,  ///< no memory for what the row's context would learn; the row may be said again
+  kUnsaved = 7,  ///< as kApplied, but it could not be written down: it does not last yet
 };
 
-inline constexpr std::size_t kFeedbackStatuses = 7;
+inline constexpr std::size_t kFeedbackStatuses = 8;
 
 /// How often one model was judged, and how wrong it was in all.
 struct ModelTally {
@@ -37,6 +38,13 @@ struct FeedbackTally {
 
   void count(FeedbackStatus status) noexcept {
     rows_by_status[static_cast<std::size_t>(status)].fetch_add(1, std::memory_order_relaxed);
+  }
+  /// Rows that were applied turn out not to last.
+  void note_unsaved(std::uint64_t rows) noexcept {
+    rows_by_status[static_cast<std::size_t>(FeedbackStatus::kApplied)].fetch_sub(
+        rows, std::memory_order_relaxed);
+    rows_by_status[static_cast<std::size_t>(FeedbackStatus::kUnsaved)].fetch_add(
+        rows, std::memory_order_relaxed);
   }
   void note_loss(std::uint16_t model, float loss) noexcept {
     models[model].judged.fetch_add(1, std::memory_order_relaxed);

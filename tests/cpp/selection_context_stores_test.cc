@@ -39,7 +39,7 @@ TEST(a_context_that_the_store_does_not_know_begins_when_it_says_so) {
   Durable durable(100);
   CHECK_EQ(tell(durable.table, 7), Observed::kNoted);
   const std::array<Observation, 1> one{{{0, 1.0F, 1.0F}}};
-  durable.table.observe(one);
+  CHECK_EQ(durable.table.observe(one), Observed::kLearned);
   durable.drain();
   CHECK_EQ(learned(durable.table.pin(7).state()), 2.0);
   CHECK_EQ(durable.table.counts().begun, 1u);

@@ -26,7 +26,7 @@ TEST(a_new_context_begins_where_the_application_is_now) {
   ContextTable table = in_memory(100);
   CHECK_EQ(learned(table.pin(1).state()), 0.0);
   const std::array<Observation, 1> one{{{0, 1.0F, 1.0F}}};
-  table.observe(one);
+  CHECK_EQ(table.observe(one), Observed::kLearned);
   CHECK_EQ(learned(table.pin(2).state()), 1.0);
   CHECK_EQ(learned(table.pin(1).state()), 0.0);
   CHECK_EQ(tell(table, 2), Observed::kLearned);
