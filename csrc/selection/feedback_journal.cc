@@ -128,7 +128,7 @@ FeedbackJournal::Waited FeedbackJournal::wait(EntryNumber number) noexcept {
   for (;;) {
     const Waited waited = state_of(number);
     if (waited != Waited::kLead) return waited;
-    if (!is_led_) {
+    if (!is_led_ && wanting_ == 0) {
       is_led_ = true;
       return Waited::kLead;
     }
@@ -138,7 +138,9 @@ FeedbackJournal::Waited FeedbackJournal::wait(EntryNumber number) noexcept {
 
 void FeedbackJournal::lead() noexcept {
   std::unique_lock lock(mutex_);
+  ++wanting_;
   changed_.wait(lock, [&] { return !is_led_; });
+  --wanting_;
   is_led_ = true;
 }
 

@@ -96,7 +96,7 @@ class FeedbackJournal {
   [[nodiscard]] Waited wait(EntryNumber number) noexcept;
   /// What is known now: kLead: nothing.
   [[nodiscard]] Waited look(EntryNumber number) noexcept;
-  /// Waits until nobody leads, and leads.
+  /// Waits until nobody leads, and leads: before any of those who wait for an entry.
   void lead() noexcept;
   /// What was taken and not settled waits as before.
   void stop_leading() noexcept;
@@ -138,6 +138,7 @@ class FeedbackJournal {
   EntryNumber taken_up_to_ = 0;
   std::uint64_t drops_ = 0;
   bool is_led_ = false;
+  unsigned wanting_ = 0;  // who must lead, before those who only may
 };
 
 }  // namespace clipper

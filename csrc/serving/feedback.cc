@@ -111,6 +111,16 @@ void Feedback::take(Application& application, std::span<const AnsweredRow> rows,
   }
 }
 
+void Feedback::take_refused(Application& application, std::span<const AnsweredRow> rows,
+                            const Said& said, FeedbackStatus* statuses) noexcept {
+  const Nanos now_ns = clock_.now_ns();
+  for (std::uint32_t i = 0; i < rows.size(); ++i) {
+    if (statuses[i] != FeedbackStatus::kRefused) continue;
+    statuses[i] = take_one(application, rows[i], said, i, now_ns, nullptr);
+    application.feedback.recount(FeedbackStatus::kRefused, statuses[i]);
+  }
+}
+
 FeedbackStatus Feedback::look(Application& application, AnsweredRow row,
                               OutputCopies& copies) noexcept {
   FeedbackStatus status{};

@@ -90,6 +90,9 @@ class Feedback {
   /// REQUIRES: tickets that records() gave; `learned`, if any, has room.
   void take(Application& application, std::span<const AnsweredRow> rows, const Said& said,
             FeedbackStatus* statuses, Learned* learned = nullptr) noexcept;
+  /// The same once more, of the rows that were refused. `statuses` has what take() wrote.
+  void take_refused(Application& application, std::span<const AnsweredRow> rows, const Said& said,
+                    FeedbackStatus* statuses) noexcept;
 
   /// For losses that are computed elsewhere: copies the outputs of one row. kApplied: they are
   /// there, for take() with model_losses; anything else is what take() would answer.

@@ -39,12 +39,10 @@ struct FeedbackTally {
   void count(FeedbackStatus status) noexcept {
     rows_by_status[static_cast<std::size_t>(status)].fetch_add(1, std::memory_order_relaxed);
   }
-  /// Rows that were applied turn out not to last.
-  void note_unsaved(std::uint64_t rows) noexcept {
-    rows_by_status[static_cast<std::size_t>(FeedbackStatus::kApplied)].fetch_sub(
-        rows, std::memory_order_relaxed);
-    rows_by_status[static_cast<std::size_t>(FeedbackStatus::kUnsaved)].fetch_add(
-        rows, std::memory_order_relaxed);
+  /// Rows that were counted turn out to be something else.
+  void recount(FeedbackStatus from, FeedbackStatus to, std::uint64_t rows = 1) noexcept {
+    rows_by_status[static_cast<std::size_t>(from)].fetch_sub(rows, std::memory_order_relaxed);
+    rows_by_status[static_cast<std::size_t>(to)].fetch_add(rows, std::memory_order_relaxed);
   }
   void note_loss(std::uint16_t model, float loss) noexcept {
     models[model].judged.fetch_add(1, std::memory_order_relaxed);

@@ -19,6 +19,7 @@ from .errors import (
     ApplicationNotFoundError,
     Cause,
     ClipperError,
+    DataDirectoryInUseError,
     DeadlineExceededError,
     DeployError,
     EngineClosedError,
@@ -32,6 +33,7 @@ from .errors import (
     PredictionError,
     RecursionRefusedError,
     ReplicaCrashedError,
+    StateError,
 )
 from .feedback import FeedbackStatus, Loss
 from .model import Model
@@ -67,6 +69,7 @@ __all__ = [
     "Cascade",
     "Cause",
     "ClipperError",
+    "DataDirectoryInUseError",
     "Deadline",
     "DeadlineExceededError",
     "DeployError",
@@ -101,6 +104,7 @@ __all__ = [
     "Runner",
     "Shadow",
     "Source",
+    "StateError",
     "Tensor",
     "Thompson",
     "Ucb1",

@@ -1,6 +1,6 @@
 """What callers talk to: applications, and models, which are applications of one model."""
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -127,7 +127,14 @@ class Application(ApplicationCore):
         loss: float | None = None,
     ) -> FeedbackStatus:
         """Say how right an answer was, from an event loop; as ``feedback`` otherwise."""
-        return self.feedback(prediction, label=label, reward=reward, loss=loss)
+        confirm = self._confirm
+        if confirm is None:
+            return self.feedback(prediction, label=label, reward=reward, loss=loss)
+        status = _feedback.feedback_unconfirmed(self, prediction, label, reward, loss)
+        if status is not FeedbackStatus.APPLIED or await confirm():
+            return status
+        _feedback.note_unsaved(self)
+        return FeedbackStatus.UNSAVED
 
     @property
     def slo(self) -> float | None:
@@ -157,6 +164,7 @@ class Application(ApplicationCore):
 
     # Set by whoever makes the application.
     _engine: Any = None
+    _confirm: Callable[[], Awaitable[bool]] | None = None  # that feedback lasts
     _slo: float | None = None
     _model_names: tuple[str, ...] = ()
     _policy_text: str = "one model"

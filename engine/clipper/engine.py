@@ -35,6 +35,7 @@ from .replicas.isolation import Isolated
 from .shadow import Shadow, check_shadow, split_shadow
 from .sizes import to_bytes
 from .stage_binding import bind_stages
+from .state import Durability, Restored, open_state
 from .tensor import RowType
 
 _log = logging.getLogger("clipper")
@@ -55,6 +56,13 @@ class Engine:
 
     Parameters
     ----------
+    data : path or str, optional
+        Where what is learned and deployed lasts: a directory, which is made, or
+        ``"redis://host:port/0"``. Without it everything is in memory, and goes with the process.
+    durability : {"process", "power", "memory"}, default "process"
+        What feedback survives once its call has returned: "process": that this process is killed;
+        "power": that the machine loses power, too; "memory": nothing, as it is saved every 10 s
+        and on close.
     keep_versions : int, default 2
         How many versions of a model stay loaded, the current one included: rollback goes to
         those.
@@ -72,11 +80,20 @@ class Engine:
     Safe to use from any number of threads and event loops. An engine cannot be used in a forked
     child: make one in each process. Use it as a context manager, or ``close()`` it; what is
     still open at exit is closed then.
+
+    Raises
+    ------
+    DataDirectoryInUseError
+        If another engine, in any process, has the data directory.
+    StateError
+        If state cannot be kept there, with the reason.
     """
 
     def __init__(
         self,
         *,
+        data: str | os.PathLike[str] | None = None,
+        durability: Durability = "process",
         keep_versions: int = 2,
         feedback_memory: int | str = "64MiB",
         feedback_window: float = 600.0,
@@ -95,9 +112,12 @@ class Engine:
         self._applications: dict[str, Application] = {}
         self._lock = threading.RLock()
         self._deploying: set[str] = set()
+        self._state = open_state(data, durability)
         self._reaper = _start_reaper(self._core)
         _open_engines.add(self)
         # An engine that is dropped without close() does not leave its threads behind.
+        if self._state is not None:
+            self._state.close_with(self)
         weakref.finalize(self, self._core.shut_down)
 
     # ---- models -------------------------------------------------------------------------------
@@ -209,7 +229,11 @@ class Engine:
                     f"model {name!r} is being deployed by another thread: wait for it"
                 )
             existing = self._models.get(name)
-            request.settle_version([] if existing is None else existing.versions)
+            loaded = [] if existing is None else existing.versions
+            if self._state is None:
+                request.settle_version(loaded)
+            else:
+                self._state.settle_version(request, loaded)
             if existing is None and name in self._applications:
                 raise AlreadyExistsError(
                     f"an application is called {name!r}: a model needs a name of its own"
@@ -217,7 +241,10 @@ class Engine:
             self._deploying.add(name)
         try:
             deployment = deploy(self._core, request, existing)
-            return self._adopt(request, deployment, existing, default)
+            made = self._adopt(request, deployment, existing, default)
+            if self._state is not None:
+                self._state.note_deployed(request, _options_of(request, default))
+            return made
         finally:
             self._deploying.discard(name)
 
@@ -268,6 +295,8 @@ class Engine:
             del self._models[name]
             del self._applications[name]
         _retire(model._remove_all(), timeout)
+        if self._state is not None:
+            self._state.note_undeployed(name)
 
     # ---- applications -------------------------------------------------------------------------
 
@@ -330,6 +359,11 @@ class Engine:
             single row; the message has the measured figure.
         """
         self._core.check_usable()
+        options: dict[str, Any] = {
+            "models": list(models), "slo": slo, "policy": policy, "min_confidence": min_confidence,
+            "priority": priority, "context_memory": context_memory, "loss": loss,
+            **({} if default is NO_DEFAULT else {"default": default}),
+        }  # fmt: skip
         policy, models, behind = split_shadow(policy, list(models))
         linked = [self.model(model) for model in models]
         shadows = [self.model(model) for model in behind]
@@ -367,6 +401,8 @@ class Engine:
             application._slo = slo
             application._model_names = tuple(models)
             application._policy_text = "one model" if policy is None else repr(policy)
+            if self._state is not None:
+                self._state.adopt(application, options, to_context_bytes(context_memory))
             self._applications[name] = application
             return application
 
@@ -387,6 +423,42 @@ class Engine:
 
     # ---- the whole ----------------------------------------------------------------------------
 
+    def restore(self) -> Restored:
+        """Deploy and create again what the engine that kept its state here before had.
+
+        Models that were named, by factory or file, and applications of models and policies that
+        come with clipper are restored with their options. Functions and objects live in their
+        process only: deploy them under their names, and what was learned of them is there.
+
+        Returns
+        -------
+        Restored
+            What serves again, and what is missing and why.
+
+        Raises
+        ------
+        ValueError
+            If this engine keeps no state.
+        """
+        self._core.check_usable()
+        if self._state is None:
+            raise ValueError("this engine keeps no state: make it with Engine(data=...)")
+        return self._state.restore(self)
+
+    def save(self) -> None:
+        """Write everything that was learned so far; without ``data`` there is nothing to do.
+
+        Happens by itself every 10 s, and when the engine is closed.
+
+        Raises
+        ------
+        StateError
+            If it cannot be written, with the reason.
+        """
+        self._core.check_usable()
+        if self._state is not None:
+            self._state.save()
+
     def describe(self) -> dict[str, Any]:
         """Return models, versions, replicas, applications and their counters, as plain values."""
         with self._lock:
@@ -395,6 +467,7 @@ class Engine:
                 "open_queries": self._core.open_queries,
                 "answers_lost": self._core.answers_lost,
                 "feedback": self._core.feedback_records(),
+                "state": None if self._state is None else self._state.describe(),
                 "models": {name: model.describe() for name, model in self._models.items()},
                 "applications": {
                     name: application.describe()
@@ -422,6 +495,8 @@ class Engine:
             self._reaper.join(timeout)
         for port in tuple(self._core.ports):
             port.close_soon()
+        if self._state is not None:
+            self._state.close()
         _open_engines.discard(self)
 
     @property
@@ -480,6 +555,20 @@ class Engine:
         model._slo = request.slo
         model._model_names = (name,)
         return model
+
+
+def _options_of(request: DeployRequest, default: Any) -> dict[str, Any]:
+    """Return the arguments with which ``deploy`` would do the same again."""
+    return {
+        "input": request.input, "output": request.output, "slo": request.slo,
+        "priority": request.priority, "replicas": request.replicas,
+        "where": request.isolated or "thread", "device": request.device,
+        "batching": request.batching, "max_queue": request.max_queue, "memory": request.memory,
+        "cache": request.cache or False, "warmup": request.example,
+        "caller_runs": request.caller_runs, "ready_timeout": request.ready_timeout,
+        **({"length_buckets": request.length_buckets} if request.length_buckets else {}),
+        **({} if default is NO_DEFAULT else {"default": default}),
+    }  # fmt: skip
 
 
 def _retire(deployments: list[Deployment], timeout: float) -> None:

@@ -120,6 +120,28 @@ class DeployError(ClipperError):
     """A model could not be deployed; nothing that served before has changed."""
 
 
+class StateError(ClipperError):
+    """State cannot be kept, read or written where it should last; the text has the reason."""
+
+    status = 503
+
+
+class DataDirectoryInUseError(StateError):
+    """Another living engine has the data directory.
+
+    Attributes
+    ----------
+    pid : int or None
+        Its process; None: unknown.
+    """
+
+    status = 409
+
+    def __init__(self, message: str, pid: int | None = None) -> None:
+        super().__init__(message)
+        self.pid = pid
+
+
 class RemoteModelError(Exception):
     """A model raised in its worker process; the text is the worker's, with its traceback."""
 

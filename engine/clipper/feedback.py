@@ -34,6 +34,9 @@ class FeedbackStatus(IntEnum):
     REFUSED = 6
     """There was no memory for what the row's context would learn. Nothing was learned; say it again
     later, or give the application more ``context_memory``."""
+    UNSAVED = 7
+    """As APPLIED, but the engine's store could not take it: it would be missing if the process died
+    before the store is back."""
 
 
 @dataclass(frozen=True, slots=True)

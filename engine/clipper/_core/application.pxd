@@ -1,4 +1,5 @@
 from clipper._core cimport native
+from clipper._core.journal cimport JournalCore
 from clipper._core.judging cimport Judge
 from clipper._core.predictions cimport Prediction
 from clipper._core.python_policy cimport PolicyRunner
@@ -26,6 +27,7 @@ cdef class ApplicationCore:
     cdef public bint told_of_withdrawal  # of its canary
     cdef Judge judge                     # of outputs, by feedback
     cdef PolicyRunner runner             # of what is Python of the policy; None: nothing
+    cdef JournalCore journal             # where its feedback is noted down; None: nowhere
     cdef list shadows                    # of ShadowCore
     cdef list stage_names                # in the order of the plan; empty: there is none
 

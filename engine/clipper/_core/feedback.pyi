@@ -19,6 +19,14 @@ def feedback(
     reward: float | None = None,
     loss: float | None = None,
 ) -> FeedbackStatus: ...
+def feedback_unconfirmed(
+    application: ApplicationCore,
+    prediction: Prediction | str,
+    label: Any,
+    reward: float | None,
+    loss: float | None,
+) -> FeedbackStatus: ...
+def note_unsaved(application: ApplicationCore) -> None: ...
 def feedback_many(
     application: ApplicationCore,
     predictions: Predictions | str | Sequence[Prediction | str],

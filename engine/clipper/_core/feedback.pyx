@@ -23,6 +23,7 @@ cnp.import_array()
 cdef tuple _STATUSES = tuple(FeedbackStatus)
 cdef Py_ssize_t _MOST_ASKS = 32
 cdef double _PATIENCE = 10.0  # seconds
+cdef int _MOST_REPEATS = 1000  # each lets the store serve some contexts at least
 
 
 def feedback(ApplicationCore application, prediction, *, label=None, reward=None, loss=None):
@@ -51,6 +52,18 @@ def feedback(ApplicationCore application, prediction, *, label=None, reward=None
         If not exactly one of label, reward and loss is given, or it cannot be used, or the
         application takes no feedback. Nothing was learned.
     """
+    cdef native.FeedbackStatus status = tell(application, prediction, label, reward, loss)
+    confirm(application, &status, 1)
+    return _STATUSES[<int>status]
+
+
+def feedback_unconfirmed(ApplicationCore application, prediction, label, reward, loss):
+    """As feedback, but do not wait until it lasts."""
+    return _STATUSES[<int>tell(application, prediction, label, reward, loss)]
+
+
+cdef native.FeedbackStatus tell(ApplicationCore application, object prediction, object label,
+                                object reward, object loss) except *:
     cdef native.AnsweredRow row
     cdef native.Said said
     cdef native.Learned learned
@@ -73,8 +86,56 @@ def feedback(ApplicationCore application, prediction, *, label=None, reward=None
     application.core.engine.get().feedback().take(
         application.handle[0], native.AnsweredRows(&row, 1), said, &status,
         make_room(application, &learned, 1))
+    if status == native.FeedbackStatus.kRefused:
+        repeat(application, native.AnsweredRows(&row, 1), &said, &status)
     learn(application, &learned)
-    return _STATUSES[<int>status]
+    return status
+
+
+cdef int repeat(ApplicationCore application, native.AnsweredRows rows, native.Said* said,
+                native.FeedbackStatus* statuses) except -1:
+    """Say again what was refused because too much waits for the store, once that was served.
+
+    So whoever teaches faster than the store reads is slowed down, not turned away.
+    """
+    cdef size_t i
+    cdef bint is_refused
+    if application.journal is None:
+        return 0
+    for _ in range(_MOST_REPEATS):
+        is_refused = False
+        for i in range(rows.size()):
+            is_refused |= statuses[i] == native.FeedbackStatus.kRefused
+        if not is_refused or not application.journal.relieve():
+            return 0
+        application.core.engine.get().feedback().take_refused(
+            application.handle[0], rows, said[0], statuses)
+    return 0
+
+
+cdef int confirm(ApplicationCore application, native.FeedbackStatus* statuses,
+                 Py_ssize_t count) except -1:
+    """Wait until what was applied lasts, and say so where it does not."""
+    cdef Py_ssize_t applied = 0
+    cdef Py_ssize_t i
+    if application.journal is None:
+        return 0
+    for i in range(count):
+        applied += statuses[i] == native.FeedbackStatus.kApplied
+    if applied == 0 or application.journal.confirm():
+        return 0
+    application.handle.feedback.recount(
+        native.FeedbackStatus.kApplied, native.FeedbackStatus.kUnsaved, applied)
+    for i in range(count):
+        if statuses[i] == native.FeedbackStatus.kApplied:
+            statuses[i] = native.FeedbackStatus.kUnsaved
+    return 0
+
+
+def note_unsaved(ApplicationCore application):
+    """Count one that was applied as one that does not last."""
+    application.handle.feedback.recount(
+        native.FeedbackStatus.kApplied, native.FeedbackStatus.kUnsaved, 1)
 
 
 def feedback_many(ApplicationCore application, predictions, *, labels=None, rewards=None,
@@ -133,7 +194,9 @@ def feedback_many(ApplicationCore application, predictions, *, labels=None, rewa
     cdef native.Learned* room = make_room(application, &learned, count)
     with nogil:
         taker.take(handle[0], native.AnsweredRows(rows.data(), rows.size()), said, made, room)
+    repeat(application, native.AnsweredRows(rows.data(), rows.size()), &said, made)
     learn(application, &learned)
+    confirm(application, made, count)
     return statuses
 
 
@@ -404,6 +467,7 @@ cdef object ask_everyone(ApplicationCore application, native.ColumnRows* inputs,
     finally:
         application.core.engine.get().release(query[0])
     learn(application, &learned)
+    confirm(application, made, rows)
     return statuses
 
 

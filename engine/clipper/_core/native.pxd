@@ -554,14 +554,16 @@ cdef extern from "serving/feedback_tally.h" namespace "clipper" nogil:
         kForeign
         kUnattributed
         kRefused
+        kUnsaved
     cdef cppclass AtomicDouble "std::atomic<double>":
         double load() noexcept
     cdef cppclass ModelTally:
         AtomicCount judged
         AtomicDouble loss
     cdef cppclass FeedbackTally:
-        AtomicCount rows_by_status[6]
+        AtomicCount rows_by_status[8]
         ModelTally models[32]
+        void recount(FeedbackStatus before, FeedbackStatus after, uint64_t rows) noexcept
 
 
 cdef extern from "serving/shadow.h" namespace "clipper" nogil:
@@ -578,7 +580,7 @@ cdef extern from "serving/application.h" namespace "clipper" nogil:
         AtomicCount skipped
         AtomicCount failed
     cdef cppclass Application:
-        const unique_ptr[ContextTable] contexts
+        unique_ptr[ContextTable] contexts
         StageCounts& counts_of(size_t stage) noexcept
         Nanos slo_ns
         Priority priority
@@ -636,6 +638,7 @@ cdef extern from "serving/feedback.h" namespace "clipper" nogil:
         uint32_t row
     cdef cppclass AnsweredRows "std::span<const clipper::AnsweredRow>":
         AnsweredRows(const AnsweredRow* rows, size_t count)
+        size_t size() noexcept
     cdef cppclass OutputCopies:
         OutputCopies()
         uint16_t asks() noexcept
@@ -645,6 +648,8 @@ cdef extern from "serving/feedback.h" namespace "clipper" nogil:
         JoinRecords& records() noexcept
         void take(Application& application, AnsweredRows rows, const Said& said,
                   FeedbackStatus* statuses, Learned* learned) noexcept
+        void take_refused(Application& application, AnsweredRows rows, const Said& said,
+                          FeedbackStatus* statuses) noexcept
         FeedbackStatus look(Application& application, AnsweredRow row,
                             OutputCopies& copies) noexcept
 

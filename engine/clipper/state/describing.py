@@ -1,0 +1,92 @@
+"""What users gave to deploy() and create_application(), as values that JSON can hold, and back."""
+
+import base64
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from clipper import batching, cache, cascade, feedback, policies, shadow, tensor
+from clipper.replicas.isolation import Isolated
+
+_MOST_NUMBERS = 100_000  # of an example row
+
+_CLASSES: dict[str, Any] = {
+    kind.__name__: kind
+    for kind in (
+        batching.Fixed, batching.Aimd, batching.Quantile, batching.Deadline, cache.Cache,
+        cascade.Cascade, feedback.Loss, shadow.Shadow, Isolated,
+        policies.Canary, policies.EpsilonGreedy, policies.Exp3, policies.Exp4,
+        policies.MajorityVote, policies.Thompson, policies.Ucb1, policies.WeightedEnsemble,
+        policies.WeightedSplit,
+    )
+}  # fmt: skip
+
+
+class NotDescribableError(Exception):
+    """A value that lives in this process only, such as a function."""
+
+
+def describe(value: Any) -> Any:
+    """Turn a value into what JSON can hold.
+
+    Raises
+    ------
+    NotDescribableError
+        If that cannot be done.
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        items: Any = value
+        return [describe(item) for item in items]
+    if isinstance(value, tensor.Tensor):
+        name = value.kind if value.kind != "array" else value.dtype.name
+        return {"$": "Tensor", "dtype": name, "shape": [*value.shape] if name != value.kind else []}
+    kind = type(value).__name__
+    if dataclasses.is_dataclass(value) and _CLASSES.get(kind) is type(value):
+        fields = {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"$": kind, **fields}
+    return _describe_data(value)
+
+
+def _describe_data(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        items: Mapping[Any, Any] = value
+        return {"$": "dict", "of": {str(key): describe(item) for key, item in items.items()}}
+    if isinstance(value, bytes):
+        return {"$": "bytes", "base64": base64.b64encode(value).decode()}
+    if isinstance(value, os.PathLike):
+        return str(os.fspath(value))  # pyright: ignore[reportUnknownArgumentType]
+    if isinstance(value, (np.ndarray, np.generic)):
+        array = np.asarray(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        if array.size <= _MOST_NUMBERS and array.dtype.kind in "biuf":
+            return {
+                "$": "array", "dtype": array.dtype.str, "shape": list(array.shape),
+                "base64": base64.b64encode(array.tobytes()).decode(),
+            }  # fmt: skip
+    raise NotDescribableError(f"{type(value).__name__} cannot be written down")
+
+
+def restore(plain: Any) -> Any:
+    """Make the value again."""
+    if isinstance(plain, list):
+        items: Any = plain
+        return tuple(restore(item) for item in items)
+    if not isinstance(plain, dict):
+        return plain
+    given: dict[str, Any] = plain
+    kind = given["$"]
+    if kind == "dict":
+        return {key: restore(item) for key, item in given["of"].items()}
+    if kind == "bytes":
+        return base64.b64decode(given["base64"])
+    if kind == "array":
+        flat = np.frombuffer(base64.b64decode(given["base64"]), np.dtype(given["dtype"]))
+        return flat.reshape(given["shape"]).copy()
+    fields = {key: restore(item) for key, item in given.items() if key != "$"}
+    if kind == "Tensor":
+        return tensor.Tensor(fields["dtype"], fields["shape"])
+    return _CLASSES[kind](**fields)
