@@ -113,7 +113,7 @@ EntryNumber FeedbackJournal::appended() noexcept {
 FeedbackJournal::Waited FeedbackJournal::state_of(EntryNumber number) const noexcept {
   // Entries that were dropped are passed over by `durable_`: to be on the safe side, nobody who
   // waited at that time is told more than that.
-  if (number <= dropped_) return Waited::kGivenUp;
+  if (drops_ != 0 && number <= dropped_) return Waited::kGivenUp;
   if (number <= durable_) return Waited::kDurable;
   return number <= given_up_ ? Waited::kGivenUp : Waited::kLead;
 }

@@ -112,7 +112,7 @@ cdef class LastingStates:
         if self.table != NULL:
             self.store = store_of(self.table[0])
             self.words = self.table.kept_words()
-            application.journal = journal if is_journaled else None
+            application.journal = journal
 
     @property
     def shards(self):

@@ -75,9 +75,10 @@ def restore(plain: Any) -> Any:
     if isinstance(plain, list):
         items: Any = plain
         return tuple(restore(item) for item in items)
-    if not isinstance(plain, dict):
-        return plain
-    given: dict[str, Any] = plain
+    return _restore_object(plain) if isinstance(plain, dict) else plain  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _restore_object(given: dict[str, Any]) -> Any:
     kind = given["$"]
     if kind == "dict":
         return {key: restore(item) for key, item in given["of"].items()}

@@ -44,9 +44,7 @@ class Restored:
     missing: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
-def open_state(
-    data: str | os.PathLike[str] | None, durability: Durability
-) -> "EngineState | None":
+def open_state(data: str | os.PathLike[str] | None, durability: Durability) -> "EngineState | None":
     """Open what an engine keeps; None: it keeps everything in memory.
 
     Raises
@@ -131,9 +129,7 @@ class EngineState:
     def note_undeployed(self, name: str) -> None:
         """Remember that a model is no longer wanted; its versions go on from where they were."""
         if name in self._models:
-            self._put(
-                _MODELS, self._models, name, {**self._models[name], "is_deployed": False}
-            )
+            self._put(_MODELS, self._models, name, {**self._models[name], "is_deployed": False})
 
     # ---- applications --------------------------------------------------------------------------
 
@@ -166,10 +162,10 @@ class EngineState:
     def _number_of(self, name: str, signature: str) -> int:
         """Find what an application of these models and this policy has learned; or begin."""
         others: list[str] = []
-        for number, learned in self._learned.items():
+        for known, learned in self._learned.items():
             if learned["name"] == name:
                 if learned["signature"] == signature:
-                    return int(number)
+                    return int(known)
                 others.append(learned["signature"])
         number = max(map(int, self._learned), default=0) + 1
         self._put(_LEARNED, self._learned, str(number), {"name": name, "signature": signature})

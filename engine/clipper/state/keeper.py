@@ -20,6 +20,7 @@ _JOURNAL_BYTES = 64 << 20  # of feedback, while the store cannot take it
 _CHECKPOINT_SECONDS = 10.0
 _CHECKPOINT_ENTRIES = 250_000
 _RETRY_SECONDS = 0.5
+_MOST_UNWRITTEN = 100_000  # states in memory, while the store cannot take them
 
 
 class StateKeeper:
@@ -140,7 +141,9 @@ class StateKeeper:
         with self._leading():
             if not self._is_closed:
                 self._work()
-            return not self._is_closed and self._failed_at is None
+            return not self._is_closed and (
+                self._failed_at is None or self.store.reads_while_failing
+            )
 
     async def confirm_async(self) -> bool:
         """Wait until all feedback so far lasts, or could not be written: whether it lasts."""
@@ -191,8 +194,11 @@ class StateKeeper:
     def _write(self) -> bool:
         """Write all that was taken, and the journal, which always goes with it."""
         segments = [Segment(*taken) for taken in self.journal.take()]
-        changes = Changes(segments, self._unwritten, dict(self._own), dict(self._covered))
-        if changes.has_states:
+        changes = Changes(segments)
+        has_states = bool(self._own or self._covered or any(self._unwritten.values()))
+        if has_states:
+            changes.states = self._unwritten
+            changes.own, changes.covered = dict(self._own), dict(self._covered)
             changes.last_entry = self.journal.appended
         elif not segments:
             self.journal.settle()
@@ -204,7 +210,7 @@ class StateKeeper:
             self._note_failure(error)
             return False
         self.journal.settle()
-        if changes.has_states:
+        if has_states:
             for states in self._unwritten.values():
                 states.clear()
             self._own.clear()
@@ -249,19 +255,23 @@ class StateKeeper:
 
     def _work(self) -> None:
         """Take what must be written, write it, then read what is wanted: in this order."""
-        if not self._may_try():
-            self.journal.give_up()
-            self._tell_async()
-            return
-        self._beat()
         for number, states in self._states.items():
             self._unwritten[number].update(states.take_spilled())
-        self._step_checkpoint()
-        self._write()
+        if self._may_try():
+            self._beat()
+            self._step_checkpoint()
+            self._write()
+            self._write_documents()
+        else:
+            self.journal.give_up()
         self._tell_async()
-        self._write_documents()
-        for number, states in self._states.items():
-            self._load(number, states)
+        # What is loaded pushes out what cannot be written: while it fails that must have an end.
+        if self._failed_at is None or (
+            self.store.reads_while_failing
+            and sum(map(len, self._unwritten.values())) < _MOST_UNWRITTEN
+        ):
+            for number, states in self._states.items():
+                self._load(number, states)
 
     def _beat(self) -> None:
         every = self.store.heartbeat_seconds
@@ -282,7 +292,8 @@ class StateKeeper:
         try:
             found = self.store.read_states(number, [c for c in wanted if c not in unwritten])
         except StateError as error:
-            self._note_failure(error)
+            if self._failed_at is None:  # else writing is tried when its time has come
+                self._note_failure(error)
             return False
         found.update((context, unwritten[context]) for context in wanted if context in unwritten)
         self._wanted[number] = [
@@ -336,7 +347,7 @@ class StateKeeper:
     def checkpoint(self) -> bool:
         """Write everything that is in memory: whether that went well."""
         with self._leading():
-            return self._write_everything()
+            return self._load_all() and self._write_everything()
 
     def _write_everything(self) -> bool:
         if self._checkpoint is not None:

@@ -58,6 +58,8 @@ class SqliteStore(StateStore):
         is set aside.
     """
 
+    reads_while_failing = True  # a full disk can be read
+
     def __init__(self, directory: DataDirectory, durability: Durability) -> None:
         super().__init__()
         self.name = str(directory.path)

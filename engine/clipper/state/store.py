@@ -74,10 +74,13 @@ class StateStore(ABC):
         What was found damaged and set aside, for people.
     heartbeat_seconds : float or None
         How often :meth:`heartbeat` must be called.
+    reads_while_failing : bool
+        Whether it may be read, quickly, while it cannot be written.
     """
 
     name: str = ""
     heartbeat_seconds: float | None = None
+    reads_while_failing: bool = False
 
     def __init__(self) -> None:
         self.damaged: list[str] = []
@@ -124,10 +127,13 @@ def seal(data: bytes) -> bytes:
     return zlib.crc32(data).to_bytes(_SEAL_BYTES, "little") + data
 
 
-def unseal(sealed: bytes) -> bytes | None:
+def unseal(sealed: object) -> bytes | None:
     """Take it off again; None: the data are not what they were."""
+    if not isinstance(sealed, bytes):  # SQLite keeps anything in any column
+        return None
     data = sealed[_SEAL_BYTES:]
-    return data if sealed[:_SEAL_BYTES] == zlib.crc32(data).to_bytes(4, "little") else None
+    is_whole = sealed[:_SEAL_BYTES] == zlib.crc32(data).to_bytes(_SEAL_BYTES, "little")
+    return data if is_whole else None
 
 
 def to_json(value: Any) -> str:
