@@ -52,6 +52,7 @@ from .policies import (
 )
 from .ragged import Ragged
 from .replicas.isolation import Isolated
+from .resources import Resources
 from .shadow import Shadow
 from .tensor import Tensor
 
@@ -101,6 +102,7 @@ __all__ = [
     "Ragged",
     "RecursionRefusedError",
     "ReplicaCrashedError",
+    "Resources",
     "Runner",
     "Shadow",
     "Source",

@@ -18,6 +18,10 @@ from .replica_thread import ReplicaThread
 from .replicas.isolated import IsolatedReplicaThread
 from .replicas.isolation import Isolated, to_isolated
 from .replicas.model_source import ModelSource, NamedModel, source_of
+from .resources.checks import check_resources
+from .resources.grant import Grant
+from .resources.granting import explain, grant_all, release
+from .resources.request import Resources, to_resources
 from .row_examples import check_example, type_of_example
 from .sizes import to_bytes
 from .tensor import RowType, Tensor, check_row_type
@@ -64,6 +68,7 @@ class DeployRequest:
     priority: int
     replicas: int
     device: str
+    resources: Resources
     batching: Strategy
     max_queue: int
     memory: int
@@ -78,8 +83,8 @@ class DeployRequest:
         cls, name: str, model: ModelAdapter | Callable[[Any], Any] | str | os.PathLike[str], *,
         version: int | str | None, input: RowType | None, output: RowType | None, slo: float | None,
         priority: int, replicas: int, where: object,
-        device: str, batching: Strategy, max_queue: int | None, memory: int | str,
-        cache: Cache | None,
+        device: str, resources: object, batching: Strategy, max_queue: int | None,
+        memory: int | str, cache: Cache | None,
         length_buckets: Sequence[int] | None, warmup: Any, caller_runs: bool,
         ready_timeout: float,
     ) -> Self:  # fmt: skip
@@ -92,6 +97,9 @@ class DeployRequest:
                 f"replicas is {replicas!r}: give an integer from 1 to {_MOST_REPLICAS}"
             )
         adapter = _to_adapter(model, isolated)
+        asked = to_resources(resources)
+        check_resources(asked, device, adapter, is_isolated=isolated is not None,
+                        is_plain=isinstance(adapter, PlainCallable))  # fmt: skip
         input = None if input is None else check_row_type(input, "input")
         output = None if output is None else check_row_type(output, "output")
         example = _example(adapter, warmup, input)
@@ -102,10 +110,12 @@ class DeployRequest:
             input=takes, output=output or adapter.output,
             length_buckets=_buckets(adapter, length_buckets, takes),
             slo=_positive(slo, "slo"), priority=check_priority(priority),
-            replicas=replicas, device=device, batching=batching,
+            replicas=replicas, device=device, resources=asked, batching=batching,
             max_queue=_DEFAULT_MAX_QUEUE if max_queue is None else check_max_queue(max_queue),
             memory=to_bytes(memory), cache=cache,
-            example=example, caller_runs=caller_runs,
+            # No caller runs a model within a replica's own limits, but it may carry to a worker.
+            example=example,
+            caller_runs=caller_runs and not (isolated is None and asked.are_the_threads_own),
             ready_timeout=_positive(ready_timeout, "ready_timeout") or 0.0,
         )  # fmt: skip
 
@@ -123,8 +133,12 @@ class DeployRequest:
 def deploy(core: EngineCore, request: DeployRequest, existing: Model | None) -> Deployment:
     """Load and warm up all replicas. Raises DeployError, with nothing left behind."""
     until = time.monotonic() + request.ready_timeout
-    threads = [_make_thread(request, f"clipper-{request.name}-{i}")
-               for i in range(request.replicas)]  # fmt: skip
+    grants = grant_all(
+        request.name, request.replicas, request.resources, request.device,
+        is_isolated=request.isolated is not None, can_use_gpu=_can_use_gpu(request.adapter),
+    )  # fmt: skip
+    threads = [_make_thread(request, f"clipper-{request.name}-{i}", grant)
+               for i, grant in enumerate(grants)]  # fmt: skip
     try:
         for thread in threads:
             thread.start(request.example, request.input, request.output)
@@ -139,18 +153,21 @@ def deploy(core: EngineCore, request: DeployRequest, existing: Model | None) -> 
         for thread in threads:
             if isinstance(thread, IsolatedReplicaThread):
                 thread.join(0.0)  # its worker is gone when deploy() returns
+        release(grants)
         if isinstance(error, DeployError):
-            raise DeployError(f"cannot deploy {request.name!r}: {error}") from error.__cause__
+            raise DeployError(
+                f"cannot deploy {request.name!r}: {error}{explain(request.device)}"
+            ) from error.__cause__
         raise
     largest = largest_batch(request.batching)
     return Deployment(made, threads, request.batching, request.device, time.time(), largest)
 
 
-def _make_thread(request: DeployRequest, name: str) -> ReplicaThread:
+def _make_thread(request: DeployRequest, name: str, grant: Grant) -> ReplicaThread:
     if request.isolated is None or request.source is None:
-        return ReplicaThread(request.adapter, request.device, name)
+        return ReplicaThread(request.adapter, grant, name)
     return IsolatedReplicaThread(
-        request.source, request.isolated, request.device, name,
+        request.source, request.isolated, grant, name,
         output_bytes=to_bytes(request.isolated.output_bytes), ready_timeout=request.ready_timeout,
     )  # fmt: skip
 
@@ -193,6 +210,11 @@ def _to_adapter(model: Any, isolated: Isolated | None) -> ModelAdapter:
         f"the model is {type(model).__name__}, which cannot be called: give a function from a "
         "batch to outputs, or an adapter such as clipper_adapters.SklearnModel(model)"
     )
+
+
+def _can_use_gpu(adapter: ModelAdapter) -> bool | None:
+    """Whether an adapter can use a GPU here; None: only the worker will know."""
+    return None if isinstance(adapter, NamedModel) else getattr(adapter, "can_use_gpu", False)
 
 
 def _example(adapter: ModelAdapter, warmup: Any, input: RowType | None) -> Any:

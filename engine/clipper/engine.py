@@ -32,6 +32,8 @@ from .policies.combining import FunctionCombiner
 from .policies.policy_states import PolicyStates
 from .policies.python_policy import bind_python_policy
 from .replicas.isolation import Isolated
+from .resources import Resources
+from .resources.nvml import read_inventory
 from .shadow import Shadow, check_shadow, split_shadow
 from .sizes import to_bytes
 from .stage_binding import bind_stages
@@ -136,6 +138,7 @@ class Engine:
         replicas: int = 1,
         where: Literal["thread", "isolated"] | Isolated = "thread",
         device: str = "auto",
+        resources: Resources | None = None,
         batching: Strategy | str = "deadline",
         max_queue: int | None = None,
         memory: int | str = "256MiB",
@@ -178,7 +181,11 @@ class Engine:
         where : {"thread", "isolated"} or Isolated, default "thread"
             Where replicas run: on threads of this process, or each in a process of its own.
         device : str, default "auto"
-            "auto", "cpu", or "cuda:<index>" for adapters that can use one.
+            "auto", "cpu", "cuda:<index>" or a GPU's UUID. "auto" is a GPU for adapters that can use
+            one here, and the CPU for plain callables.
+        resources : Resources, optional
+            What each replica may use: CPUs, threads, memory, GPU memory. Callers then never run the
+            model on their own threads.
         batching : Fixed, Aimd, Quantile, Deadline or str, default "deadline"
             How rows become batches.
         max_queue : int, optional
@@ -208,8 +215,8 @@ class Engine:
         Raises
         ------
         DeployError
-            If the model cannot be loaded, fails its warm-up, or is not ready in time. What served
-            before still does.
+            If the model cannot be loaded, fails its warm-up, is not ready in time, or what its
+            replicas need is not free, with what was. What served before still does.
         AlreadyExistsError
             If this version is loaded already.
         TypeError, ValueError
@@ -219,7 +226,8 @@ class Engine:
         request = DeployRequest.checked(
             name, model, version=version, input=input, output=output, slo=slo,
             priority=priority, replicas=replicas,
-            where=where, device=device, batching=to_strategy(batching), max_queue=max_queue,
+            where=where, device=device, resources=resources,
+            batching=to_strategy(batching), max_queue=max_queue,
             memory=memory, cache=to_cache(cache), length_buckets=length_buckets,
             warmup=warmup, caller_runs=caller_runs, ready_timeout=ready_timeout,
         )  # fmt: skip
@@ -468,6 +476,7 @@ class Engine:
                 "answers_lost": self._core.answers_lost,
                 "feedback": self._core.feedback_records(),
                 "state": None if self._state is None else self._state.describe(),
+                "gpus": read_inventory().describe(),
                 "models": {name: model.describe() for name, model in self._models.items()},
                 "applications": {
                     name: application.describe()

@@ -73,6 +73,7 @@ class Deployment:
             "device": self.device,
             "deployed_at": self.deployed_at,
             **self.core.statistics(),
+            "resources": [thread.grant.describe() for thread in self.threads],
             **({"workers": workers} if (workers := self._workers()) else {}),
         }
 

@@ -25,6 +25,8 @@ class ModelAdapter(Protocol):
         as keywords.
     length_buckets : sequence of int, optional
         To what lengths it pads ragged rows; rows of one bucket are then batched together.
+    can_use_gpu : bool, optional
+        Whether it can use a GPU in this process, so that ``device="auto"`` means one.
     """
 
     batch_as: Literal["array", "dlpack"]
@@ -46,6 +48,10 @@ class ModelAdapter(Protocol):
         ----------
         device : str
             ``"auto"``, ``"cpu"`` or ``"cuda:<index>"``.
+        threads : int, optional
+            CPU threads of one batch. Adapters that can keep to this take it as a keyword.
+        gpu_memory : int, optional
+            Bytes of the GPU's memory. Adapters that can keep to this take it as a keyword.
         """
         ...
 

@@ -8,11 +8,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from clipper_worker.limits import load_within
+
 from ._core.batches import check_outputs
 from ._core.rows import RowSpec
 from ._core.serving import ReplicaRunner
 from .errors import DeployError
 from .model_protocol import ModelAdapter, Runner
+from .resources.grant import Grant
+from .resources.granting import release
 from .row_examples import batch_of, resized, type_of_outputs
 from .tensor import RowType
 
@@ -27,12 +31,12 @@ class ReplicaThread:
     ``load`` on start; ``warm_up`` and then serving once ``go`` hands over the replica.
     """
 
-    def __init__(self, adapter: ModelAdapter | None, device: str, name: str) -> None:
+    def __init__(self, adapter: ModelAdapter | None, grant: Grant, name: str) -> None:
         self.runner: Runner | None = None
         self.probed: RowType | None = None  # the outputs, as the first run showed them
         self.single_row_seconds: float | None = None  # median, as warmed up
+        self.grant = grant
         self._adapter = adapter
-        self._device = device
         self._steps: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         self._orders: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
         self._core: ReplicaRunner | None = None
@@ -79,8 +83,18 @@ class ReplicaThread:
 
     def _run(self) -> None:
         try:
+            self._load_and_serve()
+        finally:
+            self.grant.leave_thread()
+            release([self.grant])
+
+    def _load_and_serve(self) -> None:
+        try:
             assert self._adapter is not None
-            self.runner = self._adapter.load(self._device)
+            self.grant.enter_thread(threading.get_native_id())
+            self.runner = load_within(
+                self._adapter, self.grant.device, self.grant.threads, self.grant.gpu_memory
+            )
             if self._example is not None:
                 self.probed = self._probe(self.runner)
         except BaseException as error:

@@ -13,3 +13,11 @@ def to_bytes(size: int | str) -> int:
     elif isinstance(size, int) and not isinstance(size, bool) and size > 0:
         return size
     raise ValueError(f"{size!r} is no size: give bytes, or a string such as '256MiB' or '4GiB'")
+
+
+def to_text(size: int) -> str:
+    """Write a number of bytes as people read it: ``"1.5 GiB"``."""
+    for unit in ("GiB", "MiB", "KiB"):
+        if size >= _UNITS[unit]:
+            return f"{size / _UNITS[unit]:.1f} {unit}"
+    return f"{size} B"

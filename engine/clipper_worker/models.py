@@ -8,6 +8,7 @@ import pickle
 import sys
 from typing import Any, NamedTuple
 
+from .limits import limits_of, load_within
 from .protocol import Load, Rows, Tensor
 
 
@@ -36,7 +37,7 @@ def load_model(load: Load, pickled: bytes) -> Found:
 def _ready(model: Any, load: Load) -> Found:
     """Turn an adapter, or any callable, into what runs a batch."""
     if hasattr(model, "load") and hasattr(model, "batch_as"):
-        call = model.load(load.device)
+        call = load_within(model, load.device, *limits_of())
         example = model.example() if hasattr(model, "example") else None
         return Found(call, _rows_of(model.input), _rows_of(model.output), example)
     if callable(model):

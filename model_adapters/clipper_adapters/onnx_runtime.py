@@ -109,7 +109,14 @@ class OnnxModel:
         """The lengths that batches are padded to; empty where no input is ragged."""
         return () if self._pad is None else tuple(self._pad.buckets)
 
-    def load(self, device: str) -> Runner:
+    @property
+    def can_use_gpu(self) -> bool:
+        """Whether this build of ONNX Runtime can use a GPU."""
+        return self._providers is None and _CUDA in onnxruntime.get_available_providers()
+
+    def load(
+        self, device: str, *, threads: int | None = None, gpu_memory: int | None = None
+    ) -> Runner:
         """Start a session on the device and return what runs a batch with it.
 
         Parameters
@@ -117,14 +124,29 @@ class OnnxModel:
         device : str
             ``"auto"``, ``"cpu"`` or ``"cuda:<index>"``; ``"auto"`` is the first GPU if ONNX Runtime
             can use one.
+        threads : int, optional
+            CPU threads of one batch, instead of those that the adapter was made with.
+        gpu_memory : int, optional
+            Bytes of the GPU's memory that the session may take.
 
         Raises
         ------
         ValueError
-            If there is no such device.
+            If there is no such device, or a limit contradicts the adapter's own options.
         """
-        providers = self._providers or self._providers_for(device)
-        session = self._session(providers, self._options())
+        if threads is not None and self._session_options is not None:
+            raise ValueError(
+                f"OnnxModel got threads={threads} for a replica and has session_options; expected "
+                "one of them: set session_options.intra_op_num_threads, and leave threads and cpus "
+                "out of resources"
+            )
+        if gpu_memory is not None and self._providers is not None:
+            raise ValueError(
+                f"OnnxModel got gpu_memory={gpu_memory} for a replica and has providers; expected "
+                "one of them: give gpu_mem_limit among the provider's options instead"
+            )
+        providers = self._providers or self._providers_for(device, gpu_memory)
+        session = self._session(providers, self._options(threads))
         if device.startswith("cuda") and self._providers is None:
             self._check_on_gpu(session, device)
         # ONNX Runtime reads the batch where it lies and returns the output where it wrote it, so
@@ -188,12 +210,13 @@ class OnnxModel:
                 "onnx.checker.check_model"
             ) from error
 
-    def _options(self) -> onnxruntime.SessionOptions:
+    def _options(self, threads: int | None) -> onnxruntime.SessionOptions:
         if self._session_options is not None:
             return self._session_options
         options = onnxruntime.SessionOptions()
-        if self._threads is not None:
-            options.intra_op_num_threads = self._threads
+        threads = self._threads if threads is None else threads
+        if threads is not None:
+            options.intra_op_num_threads = threads
         return options
 
     def _plain_options(self) -> onnxruntime.SessionOptions:
@@ -212,7 +235,7 @@ class OnnxModel:
                 "its log says why; check the driver, CUDA and cuDNN, or use device='cpu'"
             )
 
-    def _providers_for(self, device: str) -> Providers:
+    def _providers_for(self, device: str, gpu_memory: int | None = None) -> Providers:
         usable = _CUDA in onnxruntime.get_available_providers()
         index = cuda_index(
             device,
@@ -222,7 +245,16 @@ class OnnxModel:
             remedy=f"this build of ONNX Runtime {onnxruntime.__version__} has no {_CUDA}, install "
             "onnxruntime-gpu, or use device='cpu' or 'auto'",
         )
-        return [_CPU] if index is None else [(_CUDA, {"device_id": index}), _CPU]
+        if index is None:
+            return [_CPU]
+        options: dict[str, Any] = {"device_id": index}
+        if gpu_memory is not None:
+            # By default the arena grows by doubling, which would waste half of a budget.
+            options |= {
+                "gpu_mem_limit": gpu_memory,
+                "arena_extend_strategy": "kSameAsRequested",
+            }
+        return [(_CUDA, options), _CPU]
 
     def _read_inputs(self, session: onnxruntime.InferenceSession, given: RowType | None) -> None:
         pad, who = self._pad, f"OnnxModel got {self._name}"

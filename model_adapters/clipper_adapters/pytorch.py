@@ -13,6 +13,7 @@ from clipper import Runner, Tensor
 
 from .padding import Pad, Padder, mask_names, padder_for
 from .specs import ONLY, RowType, by_name, check_numeric, check_threads, cuda_index, probe, zero_row
+from .torch_budgets import share_of_gpu
 from .torch_calls import Call, Outputs, as_tensor, bind, examined, guarded, read_outputs
 from .torch_programs import ProgramInputs, inputs_of_program, numpy_dtype, read_program
 
@@ -110,7 +111,14 @@ class TorchModel:
         """The lengths that batches are padded to; empty where no input is ragged."""
         return () if self._pad is None else tuple(self._pad.buckets)
 
-    def load(self, device: str) -> Runner:
+    @property
+    def can_use_gpu(self) -> bool:
+        """Whether torch can use a GPU in this process."""
+        return torch.cuda.is_available()
+
+    def load(
+        self, device: str, *, threads: int | None = None, gpu_memory: int | None = None
+    ) -> Runner:
         """Return what runs a batch on the device.
 
         Parameters
@@ -118,11 +126,17 @@ class TorchModel:
         device : str
             ``"auto"``, ``"cpu"`` or ``"cuda:<index>"``; ``"auto"`` is the first GPU if torch can
             use one.
+        threads : int, optional
+            CPU threads of one batch, instead of those that the adapter was made with.
+        gpu_memory : int, optional
+            Bytes of the GPU's memory that torch may take for this replica. torch knows one bound
+            for a GPU and a process: that of all its replicas together.
 
         Raises
         ------
         ValueError
-            If there is no such device.
+            If there is no such device, the budget is larger than it, or only some of the replicas
+            in this process that use it have one.
         """
         index = cuda_index(
             device,
@@ -132,8 +146,12 @@ class TorchModel:
             "check the driver, or use device='cpu' or 'auto'",
         )
         target = torch.device("cpu") if index is None else torch.device("cuda", index)
+        share = None if index is None else share_of_gpu(index, gpu_memory)
         run = self._runner(self._module_on(target), target)
-        return run if self._threads is None else _with_threads(run, self._threads)
+        if share is not None:
+            run = share.held_by(run)
+        threads = self._threads if threads is None else threads
+        return run if threads is None else _with_threads(run, threads)
 
     def example(self) -> Any:
         """Return a row of zeros; None if the input is not known."""

@@ -14,6 +14,8 @@ from clipper._core.isolation import IsolatedReplica, set_available_in
 from clipper._core.serving import ReplicaRunner
 from clipper.errors import Cause, DeployError, WorkerError
 from clipper.replica_thread import ReplicaThread, warm_up
+from clipper.resources.grant import Grant
+from clipper.resources.granting import release
 from clipper.row_examples import batch_of, resized
 from clipper.tensor import RowType
 from clipper_worker import protocol
@@ -38,10 +40,10 @@ class IsolatedReplicaThread(ReplicaThread):
     """
 
     def __init__(
-        self, source: ModelSource, isolated: Isolated, device: str, name: str, *,
+        self, source: ModelSource, isolated: Isolated, grant: Grant, name: str, *,
         output_bytes: int, ready_timeout: float,
     ) -> None:  # fmt: skip
-        super().__init__(None, device, name)
+        super().__init__(None, grant, name)
         self.input: RowType | None = None  # as the worker says, where deploy was not told
         self.example: Any = None
         self.state: str = "starting"
@@ -110,6 +112,7 @@ class IsolatedReplicaThread(ReplicaThread):
         finally:
             self.state = "given up" if self.state == "given up" else "stopped"
             self._end_worker(_CLOSE_SECONDS if self._link is not None else 0.0)
+            release([self.grant])
             if self._core is not None and self._stopping.is_set():
                 # What a dying worker gave back when its deployment was closed already.
                 self._core.deployment.flush(Cause.NO_REPLICA)
@@ -130,6 +133,7 @@ class IsolatedReplicaThread(ReplicaThread):
             self._share(core)
             if self.example is not None:
                 self._rehearse(core, largest)
+            self._check_gpu_memory()
         except BaseException as error:
             self._steps.put(error)
             return
@@ -140,7 +144,9 @@ class IsolatedReplicaThread(ReplicaThread):
     def _load(self, until: float) -> tuple[protocol.Loaded, bytes | None]:
         """Start a worker and let it load the model."""
         began = time.monotonic()
-        worker = self._worker = WorkerProcess(self._isolated, self._name, until)
+        worker = self._worker = WorkerProcess(
+            self._isolated, self._name, until, self.grant.limit_worker()
+        )
         if self._stopping.is_set():
             raise WorkerError("the replica was stopped")
         runtime = worker.greet()
@@ -155,8 +161,8 @@ class IsolatedReplicaThread(ReplicaThread):
         if self._isolated.python is None:
             paths += [path for path in sys.path if path]
         load = protocol.Load(
-            self._source.kind, self._source.reference, self._device, self._isolated.may_unpickle,
-            has_example, input, to_rows(self._output), paths,
+            self._source.kind, self._source.reference, self.grant.device,
+            self._isolated.may_unpickle, has_example, input, to_rows(self._output), paths,
         )  # fmt: skip
         answer = worker.load(load, blobs)
         self._start_seconds = time.monotonic() - began
@@ -211,6 +217,11 @@ class IsolatedReplicaThread(ReplicaThread):
             with self._explaining_deaths():
                 times = warm_up(core, self._link.rehearse, batches, most, lane)
             self.single_row_seconds: float | None = statistics.median(times)
+
+    def _check_gpu_memory(self) -> None:
+        assert self._worker is not None
+        if too_much := self.grant.check_gpu_memory():
+            raise self._worker.failure(f"has too much: {too_much}")
 
     @contextlib.contextmanager
     def _explaining_deaths(self) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 import clipper_worker
 from clipper._core.isolation import SLOTS, IsolatedReplica
 from clipper.errors import DeployError
+from clipper.resources.grant import WorkerLimits
 from clipper_worker import protocol
 
 from .isolation import Isolated
@@ -34,6 +35,8 @@ class WorkerProcess:
         How it is called in logs.
     until : float
         Of ``time.monotonic``: by when it must be ready.
+    limits : WorkerLimits
+        What it may use.
 
     Raises
     ------
@@ -41,8 +44,9 @@ class WorkerProcess:
         If it cannot be started. So do the methods, where it fails, with its last words.
     """
 
-    def __init__(self, isolated: Isolated, name: str, until: float) -> None:
+    def __init__(self, isolated: Isolated, name: str, until: float, limits: WorkerLimits) -> None:
         self.name = name
+        self._limits = limits
         self.runtime: str = ""
         self._until = until
         self._lock = threading.Lock()  # of the pidfd, which is closed at the end
@@ -50,10 +54,12 @@ class WorkerProcess:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket = ours
         try:
-            self._process, self._output = _spawn(isolated, self._python, theirs, name)
+            self._process, self._output = _spawn(isolated, self._python, theirs, name, limits)
             self.pidfd: int = os.pidfd_open(self._process.pid)
+            limits.started(self._process.pid, self.kill)
         except BaseException:
             ours.close()
+            limits.release()
             raise
         finally:
             theirs.close()
@@ -160,6 +166,8 @@ class WorkerProcess:
         has_ended = self._wait_for_end(_GRACE_SECONDS)
         self.kill()
         status = self._reap()
+        if too_much := self._limits.verdict():
+            return too_much
         if not has_ended:
             return "closed its connection"
         if status >= 0:
@@ -181,6 +189,7 @@ class WorkerProcess:
         self._wait_for_end(grace)
         self.kill()
         self._reap()
+        self._limits.release()
         self._socket.close()
         with self._lock:
             if self.pidfd >= 0:
@@ -203,11 +212,12 @@ class WorkerProcess:
 
 
 def _spawn(
-    isolated: Isolated, python: str, theirs: socket.socket, name: str
+    isolated: Isolated, python: str, theirs: socket.socket, name: str, limits: WorkerLimits
 ) -> tuple[subprocess.Popen[bytes], Output]:
     arguments = [python, "-X", "faulthandler", str(_ENTRY), "--fd", str(theirs.fileno()),
                  "--parent", str(os.getpid())]  # fmt: skip
-    env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    arguments = limits.command(sys.executable, arguments)
+    env = {**os.environ, "PYTHONUNBUFFERED": "1", **limits.environment()}
     if isolated.python is not None:  # they would lead it to this interpreter's packages
         env.pop("PYTHONPATH", None)
         env.pop("PYTHONHOME", None)

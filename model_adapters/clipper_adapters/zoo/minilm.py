@@ -104,9 +104,11 @@ class MiniLM(TorchModel):
         ids = [np.array(each.ids, np.int64) for each in encoded]
         return Ragged.from_rows(ids, np.int64)
 
-    def load(self, device: str) -> Runner:
+    def load(
+        self, device: str, *, threads: int | None = None, gpu_memory: int | None = None
+    ) -> Runner:
         """Return what turns a batch of tokens, or of texts, into an array of shape (n, 384)."""
-        run = super().load(device)
+        run = super().load(device, threads=threads, gpu_memory=gpu_memory)
         return partial(self._run_texts, run) if self._takes_text else run
 
     def _run_texts(self, run: Runner, texts: Sequence[str]) -> NDArray[np.float32]:
