@@ -189,6 +189,20 @@ def test_adapters_are_told_the_threads(engine: clipper.Engine) -> None:
         assert model.predict([0.0]).output == 1
 
 
+def test_a_model_of_several_inputs_keeps_to_its_threads(engine: clipper.Engine) -> None:
+    torch = pytest.importorskip("torch")
+    from clipper_adapters import TorchModel
+
+    class Threads(torch.nn.Module):  # type: ignore[misc]
+        def forward(self, a: Any, b: Any) -> Any:
+            return (a + b)[:, 0].long() * 0 + torch.get_num_threads()
+
+    one = Tensor("float32", (1,))
+    net = TorchModel(Threads(), input={"a": one, "b": one}, output=OUT)
+    model = engine.deploy("m", net, resources=Resources(cpus=1, threads=2))
+    assert model.predict({"a": [0.0], "b": [1.0]}).output == 2
+
+
 def test_each_replica_gets_cpus_that_no_other_has_until_they_are_given_back(
     engine: clipper.Engine,
 ) -> None:

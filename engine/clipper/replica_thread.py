@@ -1,5 +1,6 @@
 """The thread of an in-process replica: loads the model, warms it up, then drives it."""
 
+import os
 import queue
 import statistics
 import threading
@@ -111,6 +112,7 @@ class ReplicaThread:
         except BaseException as error:
             self._steps.put(error)
             return
+        self.grant.note_loaded(os.getpid())
         self._steps.put(None)
         core.serve()
 

@@ -309,13 +309,13 @@ def _with_threads(run: Runner, threads: int) -> Runner:
         restore.start()
         restore.join()
 
-    def run_with_threads(batch: Any) -> Any:
+    def run_with_threads(*batch: Any, **batches: Any) -> Any:
         current = get()
         if current == threads:
-            return run(batch)
+            return run(*batch, **batches)
         put(threads)
         try:
-            return run(batch)
+            return run(*batch, **batches)
         finally:
             put(current)
 

@@ -220,6 +220,7 @@ class IsolatedReplicaThread(ReplicaThread):
 
     def _check_gpu_memory(self) -> None:
         assert self._worker is not None
+        self.grant.note_loaded(self._worker.pid)
         if too_much := self.grant.check_gpu_memory():
             raise self._worker.failure(f"has too much: {too_much}")
 
@@ -331,6 +332,7 @@ class IsolatedReplicaThread(ReplicaThread):
                 if not self._note_death(core, f"did not start again: {error}", worker, None):
                     return False
                 continue
+            self.grant.note_loaded(self._worker_pid)
             self.state = "serving"
             set_available_in(core, 0)
             _log.info("model %s: worker %d serves again", core.deployment.name, self._worker_pid)

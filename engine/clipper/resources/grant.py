@@ -83,8 +83,6 @@ class Grant:
         """Keep the calling thread, which runs the model, to the CPUs; measure it."""
         if self.cpus is not None:
             os.sched_setaffinity(0, self.cpus)
-        if self.gpu is not None:
-            self.pid = os.getpid()
         if self.asked.is_any or self.gpu is not None:
             self._meter = Meter(tid=tid, gpu="" if self.gpu is None else self.gpu.uuid)
             watcher().add(self._meter)
@@ -93,6 +91,10 @@ class Grant:
         """Do not measure the thread any more."""
         if self._meter is not None:
             watcher().remove(self._meter)
+
+    def note_loaded(self, pid: int) -> None:
+        """Count what this process uses of the GPU as this replica's from now on."""
+        self.pid = pid
 
     def limit_worker(self) -> "WorkerLimits":
         """Prepare for one worker; those that follow it get limits of their own."""
@@ -181,7 +183,6 @@ class WorkerLimits:
     def started(self, pid: int, end: Callable[[], None]) -> None:
         """Measure a worker that has started. ``end`` ends it, should it have too much."""
         grant = self._grant
-        grant.pid = pid
         self._meter = Meter(
             pid=pid, gpu="" if grant.gpu is None else grant.gpu.uuid, end=end,
             memory=grant.asked.memory_bytes if self._group is None else None,
