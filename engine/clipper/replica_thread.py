@@ -93,11 +93,12 @@ class ReplicaThread:
         try:
             assert self._adapter is not None
             self.grant.enter_thread(threading.get_native_id())
-            self.runner = load_within(
+            runner: Runner = load_within(
                 self._adapter, self.grant.device, self.grant.threads, self.grant.gpu_memory
             )
+            self.runner = runner
             if self._example is not None:
-                self.probed = self._probe(self.runner)
+                self.probed = self._probe(runner)
         except BaseException as error:
             self._steps.put(error)
             return
@@ -108,7 +109,7 @@ class ReplicaThread:
         core, largest_batch = order
         try:
             if self._example is not None:
-                self._warm_up(core, self.runner, largest_batch)
+                self._warm_up(core, runner, largest_batch)
         except BaseException as error:
             self._steps.put(error)
             return

@@ -114,11 +114,9 @@ class Resources:
     def describe(self) -> dict[str, Any]:
         """Return what is asked for, as plain values."""
         asked = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {
-            name: list(value) if isinstance(value, Sequence) and not isinstance(value, str)
-            else value
-            for name, value in asked.items() if value is not None
-        }  # fmt: skip
+        if self.cpus is not None and not isinstance(self.cpus, (int, str)):
+            asked["cpus"] = list(self.cpus)
+        return {name: value for name, value in asked.items() if value is not None}
 
     def container_flags(self) -> list[str]:
         """Return the same request as options of ``podman run`` or ``docker run``.
