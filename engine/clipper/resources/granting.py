@@ -23,7 +23,7 @@ class Book:
 
     def __init__(self) -> None:
         self.pid: int = os.getpid()
-        self.lock = threading.Lock()
+        self.lock: threading.Lock = threading.Lock()
         self.grants: list[Grant] = []
 
     def promises(self) -> list[Promise]:
