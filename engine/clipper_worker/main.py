@@ -16,6 +16,7 @@ import traceback
 from typing import Any
 
 from . import protocol
+from .guard import guard
 from .protocol import Failure, Load, Loaded, Message, ProtocolError, receive, send
 
 _PR_SET_PDEATHSIG = 1
@@ -32,6 +33,12 @@ def main(arguments: list[str]) -> int:
         _die_with(options.parent)
     # What the engine gave us is no business of processes that the model starts.
     connection = _connect(options)
+    if options.connect:
+        guardian = os.getpid()
+        status = guard(connection)
+        if status is not None:
+            return status
+        _die_with(guardian)
     worker = Worker(connection)
     try:
         worker.run()

@@ -20,7 +20,8 @@ from clipper.row_examples import batch_of, resized
 from clipper.tensor import RowType
 from clipper_worker import protocol
 
-from .isolation import Isolated
+from .container_process import ContainerProcess
+from .isolation import Isolated, shares_packages
 from .model_source import ModelSource
 from .rows import example_from, example_to, from_rows, to_rows
 from .worker_process import WorkerProcess
@@ -101,6 +102,7 @@ class IsolatedReplicaThread(ReplicaThread):
             "restarts": self.restarts,
             "last_death": self.last_death,
             "output": "" if worker is None else worker.output.tail(),
+            **({"container": worker.container} if isinstance(worker, ContainerProcess) else {}),
             **({} if link is None else link.statistics()),
         }
 
@@ -144,9 +146,7 @@ class IsolatedReplicaThread(ReplicaThread):
     def _load(self, until: float) -> tuple[protocol.Loaded, bytes | None]:
         """Start a worker and let it load the model."""
         began = time.monotonic()
-        worker = self._worker = WorkerProcess(
-            self._isolated, self._name, until, self.grant.limit_worker()
-        )
+        worker = self._worker = self._start_worker(until)
         if self._stopping.is_set():
             raise WorkerError("the replica was stopped")
         runtime = worker.greet()
@@ -158,7 +158,7 @@ class IsolatedReplicaThread(ReplicaThread):
         if input is not None and has_example:
             blobs.append(example_to(input, self._example))
         paths = [str(path) for path in self._isolated.paths]
-        if self._isolated.python is None:
+        if shares_packages(self._isolated):
             paths += [path for path in sys.path if path]
         load = protocol.Load(
             self._source.kind, self._source.reference, self.grant.device,
@@ -167,6 +167,15 @@ class IsolatedReplicaThread(ReplicaThread):
         answer = worker.load(load, blobs)
         self._start_seconds = time.monotonic() - began
         return answer
+
+    def _start_worker(self, until: float) -> WorkerProcess:
+        if self._isolated.image is None:
+            return WorkerProcess(self._isolated, self._name, until, self.grant.limit_worker())
+        files = [self._source.reference] if self._source.kind == "file" else []
+        return ContainerProcess(
+            self._isolated, self._name, until, self.grant.limit_container(), files=files,
+            resource_flags=self.grant.container_flags(),
+        )  # fmt: skip
 
     def _check_same_python(self, runtime: str) -> None:
         ours = f"{sys.implementation.name} {sys.version_info.major}.{sys.version_info.minor}."
@@ -269,10 +278,13 @@ class IsolatedReplicaThread(ReplicaThread):
         return self._note_death(core, what, worker, link)
 
     def _note_death(
-        self, core: ReplicaRunner, what: str, worker: WorkerProcess, link: IsolatedReplica | None
-    ) -> bool:
+        self, core: ReplicaRunner, what: str, worker: WorkerProcess | None,
+        link: IsolatedReplica | None,
+    ) -> bool:  # fmt: skip
+        """Count a death, or a start that failed; no worker: it could not even be started."""
         name = core.deployment.name
-        self.last_death = f"worker {worker.pid} of model {name!r} {what}"
+        who = "a worker" if worker is None else f"worker {worker.pid}"
+        self.last_death = f"{who} of model {name!r} {what}"
         now = time.monotonic()
         self._deaths.append(now)
         recent = sum(now - death < self._isolated.window for death in self._deaths)
@@ -285,7 +297,7 @@ class IsolatedReplicaThread(ReplicaThread):
             for input, error_id in link.give_back(ready_in, error):
                 self._refuse(core, input, error_id)
         is_alive = set_available_in(core, ready_in)
-        tail = worker.output.tail(wait=0.2)
+        tail = "" if worker is None else worker.output.tail(wait=0.2)
         _log.warning(
             "%s%s", self.last_death, f"; the last that it printed:\n{tail}" if tail else ""
         )
@@ -326,10 +338,8 @@ class IsolatedReplicaThread(ReplicaThread):
             except Exception as error:
                 if self._stopping.is_set():
                     return False
-                worker = self._worker
-                if worker is None:  # not even started
-                    raise
-                if not self._note_death(core, f"did not start again: {error}", worker, None):
+                what = f"did not start again: {error}"
+                if not self._note_death(core, what, self._worker, None):
                     return False
                 continue
             self.grant.note_loaded(self._worker_pid)

@@ -1,8 +1,10 @@
 """What a user asks for with ``where=Isolated(...)``."""
 
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,7 +15,18 @@ class Isolated:
     ----------
     python : path, optional
         The interpreter, of this environment or another; 3.9 or later with NumPy is all it needs.
-        This process's own where left out.
+        This process's own where left out; in a container, its ``python3``.
+    image : str, optional
+        Run the worker in a container of this OCI image, through podman or docker, without network:
+        see ``docs/containers.md``. It is not pulled. The worker's own code, ``paths`` and a model's
+        file are mounted into it, read-only.
+    runtime : {"podman", "docker"}, optional
+        Which of them starts it; the first that there is where left out.
+    container_args : sequence of str, optional
+        Options of ``podman run`` or ``docker run`` besides, such as ``("--userns", "auto")``.
+    command : sequence of str, optional
+        A worker of your own and its first arguments, in any language, instead of a Python: see
+        ``docs/worker-protocol.md``. With ``image``, a program of the image.
     timeout : float or None, default 30
         Seconds that one batch may take; then the worker is ended and its rows are tried again.
         None: for ever.
@@ -22,7 +35,7 @@ class Isolated:
         this process's anyway.
     env : dict of str, optional
         Environment variables besides those of this process. ``PYTHONPATH`` and ``PYTHONHOME`` are
-        not passed on to another interpreter.
+        not passed on to another interpreter, and none at all to a container.
     may_unpickle : bool, default False
         Whether a model may be a ``.joblib`` or ``.pkl`` file: loading one runs whatever it holds.
     output_bytes : int or str, default "256MiB"
@@ -41,6 +54,10 @@ class Isolated:
     """
 
     python: str | os.PathLike[str] | None = None
+    image: str | None = None
+    runtime: Literal["podman", "docker"] | None = None
+    container_args: Sequence[str] = ()
+    command: Sequence[str] | None = None
     timeout: float | None = 30.0
     paths: tuple[str | os.PathLike[str], ...] = ()
     env: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -62,6 +79,39 @@ class Isolated:
             )
         if isinstance(self.paths, (str, os.PathLike)):
             raise TypeError(f"paths is {self.paths!r}: give a sequence of folders")
+        self._check_program()
+
+    def _check_program(self) -> None:
+        for name in ("container_args", "command"):
+            if isinstance(getattr(self, name), str):
+                raise TypeError(f"{name} is {getattr(self, name)!r}: give a sequence of strings")
+        if self.command is not None and not self.command:
+            raise ValueError("command is empty: give the path of a program, and its arguments")
+        if self.command is not None and self.python is not None:
+            raise ValueError(
+                f"command={self.command!r} and python={str(self.python)!r} both name the worker's "
+                "program: give one"
+            )
+        if self.runtime not in (None, "podman", "docker"):
+            raise ValueError(f"runtime is {self.runtime!r}: give 'podman' or 'docker'")
+        if self.image is None and (self.runtime is not None or self.container_args):
+            raise ValueError("runtime and container_args are of containers: give an image, too")
+        if self.image is not None and (not self.image or self.image.startswith("-")):
+            raise ValueError(f"image is {self.image!r}: give the name of an OCI image")
+
+
+def shares_packages(isolated: Isolated) -> bool:
+    """Whether the worker is this process's interpreter, which finds what this process finds."""
+    return isolated.python is None and isolated.image is None and isolated.command is None
+
+
+def program_of(isolated: Isolated) -> str:
+    """Name what runs, for error messages."""
+    if isolated.image is not None:
+        return f"image {isolated.image}"
+    if isolated.command is not None:
+        return isolated.command[0]
+    return os.fspath(isolated.python or sys.executable)
 
 
 def to_isolated(where: object) -> Isolated | None:

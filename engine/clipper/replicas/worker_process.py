@@ -18,10 +18,10 @@ from clipper.errors import DeployError
 from clipper.resources.grant import WorkerLimits
 from clipper_worker import protocol
 
-from .isolation import Isolated
+from .isolation import Isolated, program_of
 from .supervisor import Output, supervisor
 
-_ENTRY = Path(clipper_worker.__file__).with_name("__main__.py")
+ENTRY = Path(clipper_worker.__file__).with_name("__main__.py")
 _GRACE_SECONDS = 1.0
 
 
@@ -50,16 +50,20 @@ class WorkerProcess:
         self.runtime: str = ""
         self._until = until
         self._lock = threading.Lock()  # of the pidfd, which is closed at the end
-        self._python = os.fspath(isolated.python or sys.executable)
+        self._program = program_of(isolated)
+        self.pidfd: int = -1
+        self._start(isolated)
+
+    def _start(self, isolated: Isolated) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket = ours
         try:
-            self._process, self._output = _spawn(isolated, self._python, theirs, name, limits)
-            self.pidfd: int = os.pidfd_open(self._process.pid)
-            limits.started(self._process.pid, self.kill)
+            self._process, self._output = _spawn(isolated, theirs, self.name, self._limits)
+            self.pidfd = os.pidfd_open(self._process.pid)
+            self._limits.started(self._process.pid, self.kill)
         except BaseException:
             ours.close()
-            limits.release()
+            self._limits.release()
             raise
         finally:
             theirs.close()
@@ -117,7 +121,9 @@ class WorkerProcess:
             raise self.failure(self.ended()) from None
 
     def _expect(self, kind: int) -> protocol.Message:
-        self._wait_for_message()
+        self._wait_for_message(
+            "was not ready in time: the model's loading blocks, or takes longer than ready_timeout"
+        )
         with self._watching_words():
             message = protocol.receive(self._socket)
             if message is None:
@@ -125,24 +131,21 @@ class WorkerProcess:
             if message.kind == protocol.FAILED:
                 failure = protocol.unpack_failure(message.payload)
                 raise DeployError(
-                    f"{failure.error} (in the worker's {failure.step}, {self._python})"
+                    f"{failure.error} (in the worker's {failure.step}, {self._program})"
                     f"{self._last_words()}"
                 )
             if message.kind != kind:
                 raise protocol.ProtocolError(f"it sent a message of kind {message.kind}")
             return message
 
-    def _wait_for_message(self) -> None:
+    def _wait_for_message(self, if_late: str) -> None:
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         poll.register(self.pidfd, select.POLLIN)
         left = self._until - time.monotonic()
         ready = [descriptor for descriptor, _ in poll.poll(max(left, 0.0) * 1e3)]
         if not ready:
-            raise self.failure(
-                "was not ready in time: the model's loading blocks, or takes longer than "
-                "ready_timeout"
-            )
+            raise self.failure(if_late)
         if self._socket.fileno() not in ready:
             raise self.failure(self.ended())
 
@@ -178,7 +181,7 @@ class WorkerProcess:
 
     def failure(self, what: str) -> DeployError:
         """Make the error that says what it did, and what it printed last."""
-        return DeployError(f"worker {self.pid} ({self._python}) {what}{self._last_words()}")
+        return DeployError(f"worker {self.pid} ({self._program}) {what}{self._last_words()}")
 
     def _last_words(self) -> str:
         tail = self._output.tail(wait=0.2 if self._process.returncode is not None else 0.0)
@@ -212,10 +215,11 @@ class WorkerProcess:
 
 
 def _spawn(
-    isolated: Isolated, python: str, theirs: socket.socket, name: str, limits: WorkerLimits
+    isolated: Isolated, theirs: socket.socket, name: str, limits: WorkerLimits
 ) -> tuple[subprocess.Popen[bytes], Output]:
-    arguments = [python, "-X", "faulthandler", str(_ENTRY), "--fd", str(theirs.fileno()),
-                 "--parent", str(os.getpid())]  # fmt: skip
+    python = os.fspath(isolated.python or sys.executable)
+    program = isolated.command or [python, "-X", "faulthandler", str(ENTRY)]
+    arguments = [*program, "--fd", str(theirs.fileno()), "--parent", str(os.getpid())]
     arguments = limits.command(sys.executable, arguments)
     env = {**os.environ, "PYTHONUNBUFFERED": "1", **limits.environment()}
     if isolated.python is not None:  # they would lead it to this interpreter's packages
@@ -225,9 +229,15 @@ def _spawn(
     try:
         return supervisor().spawn(arguments, keep=[theirs.fileno()], env=env, name=name)
     except OSError as error:
+        reason = error.strerror or error
+        if isolated.command is not None:
+            raise DeployError(
+                f"cannot start the worker {program[0]!r} ({reason}): command takes the path of an "
+                "executable file"
+            ) from None
         raise DeployError(
-            f"cannot start the interpreter {python!r} ({error.strerror or error}): give Isolated "
-            "the path of a Python, such as python='.venv/bin/python'"
+            f"cannot start the interpreter {python!r} ({reason}): give Isolated the path of a "
+            "Python, such as python='.venv/bin/python'"
         ) from None
 
 

@@ -100,6 +100,10 @@ class Grant:
         """Prepare for one worker; those that follow it get limits of their own."""
         return WorkerLimits(self)
 
+    def limit_container(self) -> "WorkerLimits":
+        """Prepare for one worker whose container's runtime holds it to ``container_flags()``."""
+        return WorkerLimits(self, by_container=True)
+
     def check_gpu_memory(self) -> str:
         """Return what is wrong with what the driver says the process uses; empty: nothing is."""
         if self.gpu is None or self.gpu_memory is None or self.pid is None:
@@ -140,13 +144,16 @@ class Grant:
 class WorkerLimits:
     """What holds one worker to its replica's resources, from before its start to after its end."""
 
-    def __init__(self, grant: Grant) -> None:
+    def __init__(self, grant: Grant, *, by_container: bool = False) -> None:
         self._grant = grant
+        self._by_container = by_container
         self._group: MemoryGroup | None = None
         self._meter: Meter | None = None
         self._no_group = ""
         limit = grant.asked.memory_bytes
-        if limit is not None:
+        if limit is not None and by_container:
+            grant.enforced_by = "container"
+        elif limit is not None:
             try:
                 self._group = MemoryGroup.make(limit)
             except NoGroup as error:
@@ -183,9 +190,13 @@ class WorkerLimits:
     def started(self, pid: int, end: Callable[[], None]) -> None:
         """Measure a worker that has started. ``end`` ends it, should it have too much."""
         grant = self._grant
+        if self._by_container and grant.asked.nice is not None:
+            # No runtime has an option for it, and the worker has one thread as yet.
+            os.setpriority(os.PRIO_PROCESS, pid, grant.asked.nice)
+        watches_memory = self._group is None and not self._by_container
         self._meter = Meter(
             pid=pid, gpu="" if grant.gpu is None else grant.gpu.uuid, end=end,
-            memory=grant.asked.memory_bytes if self._group is None else None,
+            memory=grant.asked.memory_bytes if watches_memory else None,
             gpu_memory=grant.gpu_memory,
         )  # fmt: skip
         grant._watch(self._meter)
