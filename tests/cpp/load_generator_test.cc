@@ -217,7 +217,8 @@ TEST(every_arrival_is_accounted_for_once_with_its_own_answer) {
   Nanos at_ns = 0;
   for (std::size_t i = 0; i < kArrivals; ++i) {
     // Bursts: many at once, then a pause that it sleeps through.
-    at_ns += random.below(100) == 0 ? 2 * kMillisecond : static_cast<Nanos>(random.below(kMostGapNs));
+    at_ns +=
+        random.below(100) == 0 ? 2 * kMillisecond : static_cast<Nanos>(random.below(kMostGapNs));
     times.push_back(at_ns);
   }
   LoadGenerator& generator = bench.load(application, times, 3 * kMillisecond);

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from . import image
+
 _DEMO_NEEDS = ("sklearn", "matplotlib", "rich")
 
 
@@ -42,7 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     demo.add_argument("--rate", type=float, default=400.0, help="rows per second, Poisson")
     demo.add_argument("--output", default="clipper-demo.png", help="where the picture goes")
     demo.add_argument("--seed", type=int, default=0)
+    image.add_to(commands)
     arguments = parser.parse_args(argv)
+    if arguments.command == "image":
+        return image.run(arguments.requirements, arguments.base)
     if not (0 < arguments.seconds < math.inf and 0 < arguments.rate < math.inf):
         demo.error("give a --seconds and a --rate above 0")
     if not Path(arguments.output).absolute().parent.is_dir():

@@ -132,7 +132,7 @@ class WorkerProcess:
                 failure = protocol.unpack_failure(message.payload)
                 raise DeployError(
                     f"{failure.error} (in the worker's {failure.step}, {self._program})"
-                    f"{self._last_words()}"
+                    f"{self._last_words(wait=1.0)}"  # it ends now
                 )
             if message.kind != kind:
                 raise protocol.ProtocolError(f"it sent a message of kind {message.kind}")
@@ -183,8 +183,11 @@ class WorkerProcess:
         """Make the error that says what it did, and what it printed last."""
         return DeployError(f"worker {self.pid} ({self._program}) {what}{self._last_words()}")
 
-    def _last_words(self) -> str:
-        tail = self._output.tail(wait=0.2 if self._process.returncode is not None else 0.0)
+    def _last_words(self, wait: float = 0.0) -> str:
+        """Return what it printed last. ``wait``: seconds at most for the end of it."""
+        if self._process.returncode is not None:
+            wait = 0.2
+        tail = self._output.tail(wait=wait)
         return f"; the last that it printed:\n{tail}" if tail else ""
 
     def close(self, grace: float = 0.0) -> None:
