@@ -17,6 +17,7 @@ import pytest
 
 import clipper
 from clipper import Isolated, Tensor
+from clipper.cli import main
 
 ROW = Tensor("float32", (2,))
 OUT = Tensor("float32", (1,))
@@ -33,7 +34,6 @@ def total():
     return model
 
 def raising():
-    print("weights lost", flush=True)
     raise LookupError("the weights are gone")
 """
 
@@ -145,7 +145,7 @@ def test_no_container_outlives_an_engine_that_is_killed(
 def test_what_fails_in_a_container_fails_the_deploy_with_the_last_words(
     engine: clipper.Engine, contained: Callable[..., Isolated]
 ) -> None:
-    with pytest.raises(clipper.DeployError, match=r"the weights are gone(.|\n)*weights lost"):
+    with pytest.raises(clipper.DeployError, match=r"printed:(.|\n)*the weights are gone"):
         engine.deploy("m", "side_models:raising", input=ROW, output=OUT, where=contained(),
                       ready_timeout=60.0)  # fmt: skip
     with pytest.raises(clipper.DeployError, match=r"ended with status 125(.|\n)*nowhere"):
@@ -205,3 +205,14 @@ def test_a_worker_whose_program_is_gone_is_given_up_with_a_clear_reason(
 def test_requests_that_cannot_be_meant_are_refused(options: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         Isolated(**options)
+
+
+def test_a_recipe_of_an_image_is_written_from_requirements(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "needs.txt").write_text("scikit-learn\n")
+    assert main(["image", str(tmp_path / "needs.txt"), "--base", "localhost/python"]) == 0
+    recipe = capsys.readouterr().out
+    assert "\nFROM localhost/python\nCOPY needs.txt " in recipe
+    assert main(["image", str(tmp_path / "absent.txt")]) == 2
+    assert "there is no file" in capsys.readouterr().err
