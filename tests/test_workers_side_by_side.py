@@ -66,6 +66,27 @@ def contained(models: Path, container: tuple[str, tuple[str, ...]]) -> Callable[
     )
 
 
+@pytest.fixture(scope="module")
+def other_numpy(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("env") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    python = str(folder / "bin" / "python")
+    command = [python, "-m", "pip", "install", "-q", "--only-binary", ":all:", "numpy<2"]
+    if subprocess.run(command, check=False).returncode != 0:
+        pytest.skip("cannot install another NumPy")
+    return python
+
+
+def torch_model() -> Any:
+    torch = pytest.importorskip("torch")
+    from clipper_adapters import TorchModel
+
+    net = torch.nn.Linear(2, 1, bias=False)
+    with torch.no_grad():
+        net.weight.fill_(1.0)
+    return TorchModel(net)
+
+
 def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     until = time.monotonic() + seconds
     while not condition():
@@ -84,12 +105,14 @@ def containers_of(pid: int) -> list[str]:
 
 
 def test_workers_of_every_kind_serve_side_by_side(
-    engine: clipper.Engine, models: Path, cpp_worker: str, contained: Callable[..., Isolated]
-) -> None:
-    where = {
+    engine: clipper.Engine, models: Path, cpp_worker: str, other_numpy: str,
+    contained: Callable[..., Isolated],
+) -> None:  # fmt: skip
+    where: dict[str, tuple[Any, Isolated]] = {
         "c++": (str(models / "weights.txt"), Isolated(command=(cpp_worker,))),
         "container": ("side_models:total", contained()),
-        "interpreter": ("side_models:total", Isolated(python=sys.executable, paths=(models,))),
+        "other NumPy": ("side_models:total", Isolated(python=other_numpy, paths=(models,))),
+        "adapter": (torch_model(), Isolated()),
     }
     served = [
         engine.deploy(name, model, input=ROW, output=OUT, where=isolated, ready_timeout=60.0)
@@ -101,6 +124,7 @@ def test_workers_of_every_kind_serve_side_by_side(
             model.predict_many(rows).output, rows.sum(axis=1, keepdims=True)
         )
     assert worker_of(engine, "c++")["runtime"] == "C++"
+    assert "NumPy 1." in worker_of(engine, "other NumPy")["runtime"]
     assert worker_of(engine, "container")["copied_batches"] == 0
     assert worker_of(engine, "container")["container"] in containers_of(os.getpid())
 
@@ -152,7 +176,7 @@ def test_what_fails_in_a_container_fails_the_deploy_with_the_last_words(
         engine.deploy("m", "side_models:total", input=ROW, output=OUT,
                       where=Isolated(image="localhost/nowhere", runtime="podman"))  # fmt: skip
     silent = contained(command=("python3", "-c", "import time; time.sleep(600)"))
-    with pytest.raises(clipper.DeployError, match="has not connected in time"):
+    with pytest.raises(clipper.DeployError, match=r"not (connected|ready) in time"):
         engine.deploy("m", "any:model", input=ROW, output=OUT, where=silent, ready_timeout=3.0)
     wait_until(lambda: containers_of(os.getpid()) == [])
 
