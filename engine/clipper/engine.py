@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from ._core.application import ModelCore
 from ._core.serving import EngineCore
@@ -39,6 +39,9 @@ from .sizes import to_bytes
 from .stage_binding import bind_stages
 from .state import Durability, Restored, open_state
 from .tensor import RowType
+
+if TYPE_CHECKING:
+    from .admin.server import AdminServer
 
 _log = logging.getLogger("clipper")
 
@@ -121,6 +124,29 @@ class Engine:
         if self._state is not None:
             self._state.close_with(self)
         weakref.finalize(self, self._core.shut_down)
+        self._admins: list[AdminServer] = []
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> Self:
+        """Make an engine of the models and applications that a ``clipper.toml`` declares.
+
+        Its ports and its socket are for ``clipper serve``: an embedded engine opens none.
+
+        Parameters
+        ----------
+        path : path
+            Paths in the file are relative to its folder.
+
+        Raises
+        ------
+        clipper.config.ConfigError
+            If the file cannot be used, with all that is wrong with it.
+        DeployError
+            If a model or application cannot be brought into service; then no engine is left.
+        """
+        from .config.starting import make_engine  # noqa: PLC0415 - not needed to embed
+
+        return make_engine(cls, path)
 
     # ---- models -------------------------------------------------------------------------------
 
@@ -320,6 +346,7 @@ class Engine:
         priority: int = 0,
         context_memory: int | str = "64MiB",
         loss: Loss | LossName | LossFunction | None = None,
+        replace: bool = False,
     ) -> Application:
         """Make an application of deployed models.
 
@@ -351,6 +378,9 @@ class Engine:
             How feedback judges outputs by labels, from 0 (right) to 1; a function of output and
             label runs in Python, once for each. ``"zero_one"`` if not given. With a loss given,
             feedback is taken and counted even if the policy learns nothing.
+        replace : bool, default False
+            Whether an application of this name makes way, in one step. It still answers those who
+            hold it, but what it has learned goes with it.
 
         Returns
         -------
@@ -378,7 +408,7 @@ class Engine:
         judged_by = to_loss(loss)
         check_links(name, linked, slo=slo, policy=policy, min_confidence=min_confidence)
         with self._lock:
-            if name in self._applications:
+            if name in (self._models if replace else self._applications):
                 raise AlreadyExistsError(
                     f"there is a model or application {name!r} already: choose another name"
                 )
@@ -429,6 +459,20 @@ class Engine:
                 f"no application {name!r} exists: there are {sorted(self._applications)}"
             ) from None
 
+    def remove_application(self, name: str) -> None:
+        """Forget an application. It still answers those who hold it; its models stay.
+
+        Raises
+        ------
+        ApplicationNotFoundError
+            If there is none of this name; models are undeployed instead.
+        """
+        self._core.check_usable()
+        with self._lock:
+            if isinstance(self.application(name), Model):
+                raise ApplicationNotFoundError(f"{name!r} is a model: undeploy it")
+            del self._applications[name]
+
     # ---- the whole ----------------------------------------------------------------------------
 
     def restore(self) -> Restored:
@@ -467,6 +511,30 @@ class Engine:
         if self._state is not None:
             self._state.save()
 
+    def open_admin(self, path: str | os.PathLike[str]) -> "AdminServer":
+        """Let the ``clipper`` command see and change this engine, over a Unix socket.
+
+        Only processes of the same user, and root's, are heard. It ends with the engine.
+
+        Parameters
+        ----------
+        path : path
+            The socket, such as ``"state/engine.sock"``: ``clipper ps --data state`` finds it.
+
+        Raises
+        ------
+        AlreadyExistsError
+            If another engine listens there.
+        OSError
+            If the socket cannot be made.
+        """
+        from .admin.server import AdminServer  # noqa: PLC0415 - not needed to embed
+
+        self._core.check_usable()
+        server = AdminServer(self, path)
+        self._admins.append(server)
+        return server
+
     def describe(self) -> dict[str, Any]:
         """Return models, versions, replicas, applications and their counters, as plain values."""
         with self._lock:
@@ -494,6 +562,8 @@ class Engine:
         if self._core.is_forked or self._core.is_closed:
             return
         self._core.close()
+        for admin in self._admins:
+            admin.close()
         with self._lock:
             models = list(self._models.values())
             self._models.clear()

@@ -27,11 +27,12 @@ class Found(NamedTuple):
 
 def load_model(load: Load, pickled: bytes) -> Found:
     """Load what LOAD names."""
-    if load.kind == "factory":
-        return _ready(_from_factory(load.reference), load)
-    if load.kind == "file":
-        return _ready(_from_file(load), load)
-    return _ready(_from_pickle(pickled), load)
+    return _ready(_from_pickle(pickled) if load.kind == "pickle" else open_model(load), load)
+
+
+def open_model(load: Load) -> Any:
+    """Return the adapter or callable that a factory or file gives, not yet ready to run."""
+    return _from_factory(load.reference) if load.kind == "factory" else _from_file(load)
 
 
 def _ready(model: Any, load: Load) -> Found:

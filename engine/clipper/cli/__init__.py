@@ -3,11 +3,16 @@
 import argparse
 import importlib.util
 import math
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from clipper.errors import ClipperError
+
 from . import image
+from .commands import add_commands
+from .serve import add_serve
 
 _DEMO_NEEDS = ("sklearn", "matplotlib", "rich")
 
@@ -23,12 +28,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0 all is well, 1 a served answer was wrong or
-        none could be compared, or a policy did not leave a model
-        that fails, 2 something is not installed.
+        Exit status: 0 all is well; 1 the command was refused or failed, no engine runs, a
+        file is not good, or the demo found what should not be; 2 something is not installed.
     """
     parser = argparse.ArgumentParser(prog="clipper", description="Prediction serving engine.")
     commands = parser.add_subparsers(dest="command", required=True)
+    add_serve(commands)
+    add_commands(commands)
+    _add_demo(commands)
+    image.add_to(commands)
+    arguments = parser.parse_args(argv)
+    try:
+        status: int = arguments.run(arguments)
+        sys.stdout.flush()
+        return status
+    except (ClipperError, OSError) as error:
+        if isinstance(error, BrokenPipeError):  # of a reader such as head, which has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        print(f"clipper {arguments.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     demo = commands.add_parser("demo", help="serve models of handwritten digits under load")
     demo.add_argument(
         "what",
@@ -44,10 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     demo.add_argument("--rate", type=float, default=400.0, help="rows per second, Poisson")
     demo.add_argument("--output", default="clipper-demo.png", help="where the picture goes")
     demo.add_argument("--seed", type=int, default=0)
-    image.add_to(commands)
-    arguments = parser.parse_args(argv)
-    if arguments.command == "image":
-        return image.run(arguments.requirements, arguments.base)
+    demo.set_defaults(run=lambda arguments: _demo(arguments, demo))
+
+
+def _demo(arguments: argparse.Namespace, demo: argparse.ArgumentParser) -> int:
     if not (0 < arguments.seconds < math.inf and 0 < arguments.rate < math.inf):
         demo.error("give a --seconds and a --rate above 0")
     if not Path(arguments.output).absolute().parent.is_dir():

@@ -24,6 +24,7 @@ from .container_process import ContainerProcess
 from .isolation import Isolated, shares_packages
 from .model_source import ModelSource
 from .rows import example_from, example_to, from_rows, to_rows
+from .supervisor import Output
 from .worker_process import WorkerProcess
 
 _log = logging.getLogger("clipper")
@@ -57,6 +58,7 @@ class IsolatedReplicaThread(ReplicaThread):
         self._ready_timeout = ready_timeout
         self._stopping = threading.Event()
         self._worker: WorkerProcess | None = None
+        self._former: WorkerProcess | None = None  # for what it printed
         self._link: IsolatedReplica | None = None
         self._deaths: deque[float] = deque(maxlen=isolated.restarts)
         self._start_seconds = 1.0
@@ -105,6 +107,12 @@ class IsolatedReplicaThread(ReplicaThread):
             **({"container": worker.container} if isinstance(worker, ContainerProcess) else {}),
             **({} if link is None else link.statistics()),
         }
+
+    @property
+    def outputs(self) -> list[tuple[int, Output]]:
+        """Process id and output of the worker before this one and of this one, if there are."""
+        workers = (self._former, self._worker)
+        return [(worker.pid, worker.output) for worker in workers if worker is not None]
 
     # ---- the thread ---------------------------------------------------------------------------
 
@@ -362,4 +370,5 @@ class IsolatedReplicaThread(ReplicaThread):
     def _end_worker(self, grace: float) -> None:
         worker, self._worker = self._worker, None
         if worker is not None:
+            self._former = worker
             worker.close(grace)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 _log = logging.getLogger("clipper")
 
-_LINES_KEPT = 50
+_LINES_KEPT = 200
 _LONGEST_LINE = 1000
 
 
@@ -27,6 +27,8 @@ class Output:
     def __init__(self, name: str) -> None:
         self._name = name
         self._lines: collections.deque[str] = collections.deque(maxlen=_LINES_KEPT)
+        self._taken = 0  # lines since the beginning
+        self._lock = threading.Lock()
         self._rest = b""
         self._ended = threading.Event()
 
@@ -40,7 +42,9 @@ class Output:
         for piece in pieces:
             line = piece[:_LONGEST_LINE].decode("utf-8", "replace").rstrip()
             if line:
-                self._lines.append(line)
+                with self._lock:
+                    self._lines.append(line)
+                    self._taken += 1
                 _log.debug("%s: %s", self._name, line)
         if not data:
             self._ended.set()
@@ -48,7 +52,13 @@ class Output:
     def tail(self, lines: int = 10, wait: float = 0.0) -> str:
         """Return the last lines. ``wait``: for so many seconds at most for the output's end."""
         self._ended.wait(wait)
-        return "\n".join(list(self._lines)[-lines:])
+        return "\n".join(self.since(0)[0][-lines:])
+
+    def since(self, place: int) -> tuple[list[str], int]:
+        """Return the lines that came after the first ``place`` and are kept, and the next place."""
+        with self._lock:
+            new = min(self._taken - place, len(self._lines))
+            return list(self._lines)[len(self._lines) - new :], self._taken
 
 
 @dataclass(slots=True)

@@ -1,0 +1,228 @@
+"""Values that come in kinds: policies, batching, caches, places, losses.
+
+Each is written as the name of its kind, or as a table of the kind and its parameters.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clipper import batching as strategies
+from clipper import policies
+from clipper.cache import Cache
+from clipper.cascade import Cascade
+from clipper.feedback import Loss
+from clipper.pipelines import Pipeline
+from clipper.replicas.isolation import Isolated
+from clipper.shadow import Shadow
+
+from .problems import nearest, unknown_keys
+from .stages import answer, stage
+from .values import (
+    Reader,
+    duration,
+    named,
+    number,
+    one_of,
+    or_none,
+    path,
+    program,
+    several,
+    size,
+    text,
+    truth,
+    whole,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How one kind is made, and its parameters by the names that they have in Python."""
+
+    make: Callable[..., Any]
+    parameters: Mapping[str, Reader]
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """Replicas on threads of the engine's process.
+
+    Parameters
+    ----------
+    may_unpickle : bool, default False
+        Whether the model may be a ``.joblib`` or ``.pkl`` file: loading one runs whatever it holds.
+    """
+
+    may_unpickle: bool = False
+
+
+def _policy_or_model(value: Any, folder: Path) -> Any:
+    """Read what stands before a shadow: a policy, or the name of a model."""
+    is_policy = isinstance(value, Mapping) or value in POLICIES or ":" in str(value)
+    return policy(value, folder) if is_policy else text(value, folder)
+
+
+def _thresholds(value: Any, folder: Path) -> Any:
+    return several(number, "thresholds")(value, folder) if isinstance(value, list) else number(
+        value, folder
+    )  # fmt: skip
+
+
+_failure_loss = or_none(number)
+_weights = named(number, "weights")
+
+POLICIES: dict[str, Kind] = {
+    "canary": Kind(
+        policies.Canary,
+        {"model": text, "share": number, "min_count": whole(1, 10**15), "z": number},
+    ),
+    "cascade": Kind(Cascade, {"thresholds": _thresholds, "of": text}),
+    "epsilon_greedy": Kind(
+        policies.EpsilonGreedy,
+        {"epsilon": number, "memory": or_none(number), "failure_loss": _failure_loss},
+    ),
+    "exp3": Kind(
+        policies.Exp3,
+        {"eta": number, "gamma": number, "floor": number, "failure_loss": _failure_loss},
+    ),
+    "exp4": Kind(
+        policies.Exp4,
+        {"eta": number, "floor": number, "takes_mean": truth, "failure_loss": _failure_loss},
+    ),
+    "majority_vote": Kind(policies.MajorityVote, {}),
+    "pipeline": Kind(Pipeline, {"stages": named(stage, "stages"), "answer": answer}),
+    "shadow": Kind(Shadow, {"of": _policy_or_model, "models": several(text, "models")}),
+    "thompson": Kind(policies.Thompson, {"memory": or_none(number), "failure_loss": _failure_loss}),
+    "ucb1": Kind(policies.Ucb1, {"memory": or_none(number), "failure_loss": _failure_loss}),
+    "weighted_ensemble": Kind(
+        policies.WeightedEnsemble, {"weights": _weights, "takes_mean": truth}
+    ),
+    "weighted_split": Kind(policies.WeightedSplit, {"weights": _weights}),
+}
+
+BATCHING: dict[str, Kind] = {
+    "aimd": Kind(strategies.Aimd, {}),
+    "deadline": Kind(strategies.Deadline, {"max_batch": whole(1, 65_536), "delay": duration}),
+    "fixed": Kind(strategies.Fixed, {"rows": whole(1, 65_536)}),
+    "quantile": Kind(strategies.Quantile, {}),
+}
+
+PLACES: dict[str, Kind] = {
+    "isolated": Kind(
+        Isolated,
+        {
+            "python": program,
+            "timeout": or_none(duration),
+            "paths": several(path, "folders"),
+            "env": named(text, "environment variables"),
+            "may_unpickle": truth,
+            "output_bytes": size,
+            "in_flight": whole(1, 2),
+            "restarts": whole(1, 1_000_000),
+            "window": duration,
+        },
+    ),
+    "thread": Kind(Thread, {"may_unpickle": truth}),
+}
+
+LOSSES: dict[str, Kind] = {
+    name: Kind(lambda scale=None, name=name: Loss(name, scale), {"scale": number})
+    for name in ("zero_one", "absolute", "squared", "log")
+}
+
+
+def read_kind(value: Any, folder: Path, kinds: Mapping[str, Kind], what: str) -> Any:
+    """Read a name, or a table with ``kind`` and parameters."""
+    table = {"kind": value} if isinstance(value, str) else value
+    if not isinstance(table, Mapping) or not isinstance(table.get("kind"), str):
+        raise ValueError(
+            f"{value!r} is no {what}: give its name, or a table such as "
+            f'{{ kind = "{next(iter(kinds))}", … }}'
+        )
+    name = table["kind"]
+    if name not in kinds:
+        raise ValueError(f"{name!r} is no {what}: {nearest(name, kinds)}")
+    kind = kinds[name]
+    given = {key: one for key, one in table.items() if key != "kind"}
+    wrong = unknown_keys(given, kind.parameters)
+    if wrong:
+        raise ValueError(f"{what} {name!r}: {'; '.join(wrong)}")
+    return _made(kind, given, folder, f"{what} {name!r}")
+
+
+def _made(kind: Kind, given: Mapping[str, Any], folder: Path, what: str) -> Any:
+    values: dict[str, Any] = {}
+    for key, one in given.items():
+        try:
+            values[key] = kind.parameters[key](one, folder)
+        except ValueError as error:
+            raise ValueError(f"{what}: {key}: {error}") from None
+    try:
+        return kind.make(**values)
+    except TypeError:
+        missing = [key for key in kind.parameters if key not in values]
+        raise ValueError(
+            f"{what} needs more than that: give {' and '.join(map(repr, missing))}"
+        ) from None
+
+
+def policy(value: Any, folder: Path) -> Any:
+    """Read a policy, by kind, or as the name of a factory of one."""
+    if isinstance(value, str) and ":" in value:
+        return value
+    return read_kind(value, folder, POLICIES, "policy")
+
+
+def loss(value: Any, folder: Path) -> Any:
+    """Read a loss, by kind, or as the name of a function of output and label."""
+    if isinstance(value, str) and ":" in value:
+        return value
+    return read_kind(value, folder, LOSSES, "loss")
+
+
+def batching(value: Any, folder: Path) -> strategies.Strategy:
+    """Read a batching strategy."""
+    made: strategies.Strategy = read_kind(value, folder, BATCHING, "batching strategy")
+    return made
+
+
+def where(value: Any, folder: Path) -> Thread | Isolated:
+    """Read where replicas run."""
+    made: Thread | Isolated = read_kind(value, folder, PLACES, "place")
+    return made
+
+
+def cache(value: Any, folder: Path) -> Cache | None:
+    """Read a prediction cache: true, false, or a table of its parameters."""
+    if isinstance(value, bool):
+        return Cache() if value else None
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{value!r} is no cache: give true, false or {{ ttl = …, bytes = … }}")
+    kind = Kind(Cache, {"ttl": or_none(duration), "bytes": size})
+    wrong = unknown_keys(value, kind.parameters)
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    made: Cache = _made(kind, value, folder, "cache")
+    return made
+
+
+log_level = one_of("debug", "info", "warning", "error")
+
+
+def resources(value: Any, folder: Path) -> Any:
+    """Refuse: the place is kept for what replicas ask for."""
+    raise ValueError("this engine cannot set resources aside for replicas yet: leave it out")
+
+
+def port(value: Any, folder: Path) -> Any:
+    """Refuse: the place is kept for network ports."""
+    raise ValueError("this engine serves no network ports yet: leave it out")
+
+
+def confidence(value: Any, folder: Path) -> float:
+    """Read a confidence."""
+    share = number(value, folder)
+    if not 0.0 <= share <= 1.0:
+        raise ValueError(f"{value!r} is no confidence: give a number from 0 to 1")
+    return share
