@@ -17,7 +17,7 @@ from clipper.errors import ClipperError
 from .commands import CHANGING, Commands
 from .host import Host
 from .messages import MessageError, receive, send
-from .sockets import listen, may_command, peer_of, take
+from .sockets import listen, peer_of, take
 
 if TYPE_CHECKING:
     from clipper.engine import Engine
@@ -61,6 +61,7 @@ class AdminServer:
         self.path: Path = Path(path)
         self.host: Host = host or Host()
         self._pid = os.getpid()
+        self._user = os.geteuid()
         self._commands = Commands(weakref.ref(engine), self.host)
         self._connections: dict[socket.socket, bool] = {}  # and whether a command runs
         self._lock = threading.Lock()
@@ -100,8 +101,10 @@ class AdminServer:
 
     def _accept(self) -> None:
         with self._listener:
-            both = [self._listener.fileno(), self._bell]
-            while self._bell not in select.select(both, [], [])[0]:
+            poll = select.poll()
+            poll.register(self._listener, select.POLLIN)
+            poll.register(self._bell, select.POLLIN)
+            while self._bell not in [descriptor for descriptor, _ in poll.poll()]:
                 try:
                     connection, _ = self._listener.accept()
                 except OSError as error:  # out of descriptors, say
@@ -115,8 +118,8 @@ class AdminServer:
     def _receive_from(self, connection: socket.socket) -> None:
         pid, uid = peer_of(connection)
         refusal = None
-        if not may_command(uid):
-            refusal = f"this engine takes commands of user {os.geteuid()} and of root only"
+        if uid not in (self._user, 0):
+            refusal = f"this engine takes commands of user {self._user} and of root only"
             _log.warning("a command of process %d of user %d was refused", pid, uid)
         with self._lock:
             if len(self._connections) >= MOST_CONNECTIONS:
@@ -185,10 +188,10 @@ class AdminServer:
 
 
 def _is_gone(connection: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
     try:
-        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-    except BlockingIOError:
-        return False
+        return bool(poll.poll(0)) and not connection.recv(1, socket.MSG_PEEK)
     except OSError:
         return True
 

@@ -204,13 +204,14 @@ def _ready(arguments: argparse.Namespace) -> int:
 
 
 def _stop(arguments: argparse.Namespace) -> int:
+    path = socket_path(arguments.data)
     until = time.monotonic() + arguments.wait
     done = _ask(arguments, "stop")
     while time.monotonic() < until:
         try:
-            os.kill(done["pid"], 0)
-        except ProcessLookupError:
-            return _say(arguments, done, f"process {done['pid']} has ended")
+            AdminClient(path).close()
+        except NotRunningError:  # the socket goes last
+            return _say(arguments, done, f"the engine of process {done['pid']} has ended")
         time.sleep(_POLL_SECONDS)
     print(f"process {done['pid']} has not ended within {arguments.wait:g} s", file=sys.stderr)
     return 1

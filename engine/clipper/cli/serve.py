@@ -25,7 +25,7 @@ _log = logging.getLogger("clipper")
 
 Order = Literal["end", "reload", "applied", "failed"]
 _FORMAT = "%(asctime)s %(levelname)s %(message)s"
-_CLOSE_SECONDS = 5.0
+_CLOSE_SECONDS = 2.0
 
 
 def add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
