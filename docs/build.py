@@ -16,7 +16,14 @@ import clipper
 import clipper_adapters
 
 #: What users import. Their names are in `__all__`; modules beneath are how it is done.
-MODULES = [clipper.__name__, "clipper.load", "clipper.testing", clipper_adapters.__name__]
+MODULES = [
+    clipper.__name__,
+    "clipper.admin",
+    "clipper.config",
+    "clipper.load",
+    "clipper.testing",
+    clipper_adapters.__name__,
+]
 
 
 def show_what_is_found_late() -> None:

@@ -233,7 +233,7 @@ def test_stages_are_written_as_in_python() -> None:
         ({"models": {"a": model(batching=3)}}, "batching: 3 is no batching strategy"),
         ({"models": {"a": model(cache="yes")}}, "cache: 'yes' is no cache"),
         ({"models": {"a": model(cache={"tll": 1})}}, "unknown key 'tll': did you mean 'ttl'?"),
-        ({"models": {"a": model(resources={"cpus": 1})}}, "resources: this engine cannot set"),
+        ({"models": {"a": model(resources=3)}}, "[models.a] resources: "),
         ({"models": {"a": model(version=1.5)}}, "version: 1.5 is no version"),
         ({"models": {"a": model(length_buckets=4)}}, "length_buckets: 4 is no array of lengths"),
         ({"applications": {"x": {"models": ["a"]}}}, "[applications.x] slo is missing"),
@@ -328,6 +328,21 @@ def test_sources_that_are_not_there_are_found_before_anything_is_loaded(
     with Engine() as engine, pytest.raises(ConfigError) as caught:
         Applier(engine, config.server).apply(config)
     assert words in str(caught.value)
+
+
+def test_resources_are_those_of_the_engine(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Resources:
+        cpus: int | None = None
+        memory: int | None = None
+
+    monkeypatch.setattr(clipper, "Resources", Resources, raising=False)
+    tables = {"models": {"a": model(resources={"cpus": 2, "memory": "4GiB"})}}
+    assert parse_config(tables, folder).models["a"].resources == Resources(2, 4 << 30)
+    tables = {"models": {"a": model(resources={"cpu": 2})}}
+    assert "unknown key 'cpu': did you mean 'cpus'?" in problems(tables)[0]
+    monkeypatch.delattr(clipper, "Resources")
+    assert "this engine cannot set resources aside" in problems(tables)[0]
 
 
 # ---- differences ------------------------------------------------------------

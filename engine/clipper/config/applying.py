@@ -141,6 +141,7 @@ def deploy_model(engine: "Engine", model: ModelConfig) -> None:
         device=model.device, batching=model.batching, max_queue=model.max_queue,
         memory=model.memory, cache=model.cache or False, length_buckets=model.length_buckets,
         warmup=model.warmup, caller_runs=model.caller_runs, ready_timeout=model.ready_timeout,
+        **({} if model.resources is None else {"resources": model.resources}),
     )  # fmt: skip
 
 

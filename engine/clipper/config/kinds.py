@@ -3,11 +3,13 @@
 Each is written as the name of its kind, or as a table of the kind and its parameters.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import clipper
 from clipper import batching as strategies
 from clipper import policies
 from clipper.cache import Cache
@@ -21,6 +23,7 @@ from .problems import nearest, unknown_keys
 from .stages import answer, stage
 from .values import (
     Reader,
+    anything,
     duration,
     named,
     number,
@@ -108,20 +111,26 @@ BATCHING: dict[str, Kind] = {
     "quantile": Kind(strategies.Quantile, {}),
 }
 
+_ISOLATED: dict[str, Reader] = {
+    "python": program,
+    "image": text,
+    "runtime": one_of("podman", "docker"),
+    "container_args": several(text, "options"),
+    "command": several(text, "arguments"),
+    "timeout": or_none(duration),
+    "paths": several(path, "folders"),
+    "env": named(text, "environment variables"),
+    "may_unpickle": truth,
+    "output_bytes": size,
+    "in_flight": whole(1, 2),
+    "restarts": whole(1, 1_000_000),
+    "window": duration,
+}
+
 PLACES: dict[str, Kind] = {
+    # What this engine's Isolated has.
     "isolated": Kind(
-        Isolated,
-        {
-            "python": program,
-            "timeout": or_none(duration),
-            "paths": several(path, "folders"),
-            "env": named(text, "environment variables"),
-            "may_unpickle": truth,
-            "output_bytes": size,
-            "in_flight": whole(1, 2),
-            "restarts": whole(1, 1_000_000),
-            "window": duration,
-        },
+        Isolated, {f.name: _ISOLATED[f.name] for f in fields(Isolated) if f.name in _ISOLATED}
     ),
     "thread": Kind(Thread, {"may_unpickle": truth}),
 }
@@ -159,12 +168,16 @@ def _made(kind: Kind, given: Mapping[str, Any], folder: Path, what: str) -> Any:
         except ValueError as error:
             raise ValueError(f"{what}: {key}: {error}") from None
     try:
-        return kind.make(**values)
+        inspect.signature(kind.make).bind(**values)
     except TypeError:
         missing = [key for key in kind.parameters if key not in values]
         raise ValueError(
             f"{what} needs more than that: give {' and '.join(map(repr, missing))}"
         ) from None
+    try:
+        return kind.make(**values)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
 
 
 def policy(value: Any, folder: Path) -> Any:
@@ -199,20 +212,32 @@ def cache(value: Any, folder: Path) -> Cache | None:
         return Cache() if value else None
     if not isinstance(value, Mapping):
         raise ValueError(f"{value!r} is no cache: give true, false or {{ ttl = …, bytes = … }}")
-    kind = Kind(Cache, {"ttl": or_none(duration), "bytes": size})
-    wrong = unknown_keys(value, kind.parameters)
-    if wrong:
-        raise ValueError("; ".join(wrong))
-    made: Cache = _made(kind, value, folder, "cache")
+    made: Cache = _table(
+        Kind(Cache, {"ttl": or_none(duration), "bytes": size}), value, folder, "cache"
+    )
     return made
 
 
-log_level = one_of("debug", "info", "warning", "error")
-
-
 def resources(value: Any, folder: Path) -> Any:
-    """Refuse: the place is kept for what replicas ask for."""
-    raise ValueError("this engine cannot set resources aside for replicas yet: leave it out")
+    """Read what each replica gets, where this engine can set anything aside."""
+    make: Any = getattr(clipper, "Resources", None)
+    if make is None:
+        raise ValueError("this engine cannot set resources aside for replicas yet: leave it out")
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{value!r} is no table of resources: write {{ cpus = …, memory = … }}")
+    sizes = {"memory": size, "gpu_memory": size}
+    kind = Kind(make, {field.name: sizes.get(field.name, anything) for field in fields(make)})
+    return _table(kind, value, folder, "resources")
+
+
+def _table(kind: Kind, value: Mapping[str, Any], folder: Path, what: str) -> Any:
+    wrong = unknown_keys(value, kind.parameters)
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    return _made(kind, value, folder, what)
+
+
+log_level = one_of("debug", "info", "warning", "error")
 
 
 def port(value: Any, folder: Path) -> Any:

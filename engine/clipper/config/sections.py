@@ -88,7 +88,7 @@ class ModelConfig:
     replicas: int = _key(1, whole(1, 256), "copies of the model")
     where: kinds.Thread | Isolated = _key(kinds.Thread(), kinds.where, "'thread' or 'isolated'")
     device: str = _key("auto", text, "'auto', 'cpu' or 'cuda:0'")
-    resources: Any = _key(None, kinds.resources, "what each replica gets; not there yet")
+    resources: Any = _key(None, kinds.resources, "what each replica gets")
     batching: Strategy = _key(Deadline(), kinds.batching, "how rows become batches")
     max_queue: int | None = _key(None, whole(1, 1 << 24), "requests that may wait")
     memory: int = _key(256 << 20, size, "memory for waiting rows")

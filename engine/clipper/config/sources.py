@@ -52,8 +52,7 @@ def full_source(model: ModelConfig) -> ModelConfig:
 def wrong_source(model: ModelConfig) -> str | None:
     """Say what is wrong with a model's source, without loading it; None: nothing that shows."""
     if is_factory(model.source):
-        is_elsewhere = isinstance(model.where, Isolated) and model.where.python is not None
-        return None if is_elsewhere else _wrong_module(model.source, model.folder)
+        return None if _has_its_own_packages(model) else _wrong_module(model.source, model.folder)
     file = Path(model.source)
     if file.suffix.lower() not in _FILES:
         return (
@@ -69,6 +68,12 @@ def wrong_source(model: ModelConfig) -> str | None:
         beside = [path.name for path in file.parent.glob("*") if path.suffix.lower() in _FILES]
         return f"there is no file {file}: {nearest(file.name, beside)}"
     return None
+
+
+def _has_its_own_packages(model: ModelConfig) -> bool:
+    """Whether another interpreter will import it, which finds what is not found here."""
+    programs = ("python", "image", "command")
+    return any(getattr(model.where, name, None) is not None for name in programs)
 
 
 def _wrong_module(source: str, folder: Path) -> str | None:
