@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Literal
 
 from clipper.errors import ClipperError, EngineClosedError
@@ -35,7 +35,7 @@ class Host:
         raise ClipperError("this engine is embedded in another program: end that instead")
 
     @contextlib.contextmanager
-    def query(self) -> Iterator[None]:
+    def query(self) -> Generator[None, None, None]:
         """Accept a query until it is answered, and the answer sent.
 
         Raises

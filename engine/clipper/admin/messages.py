@@ -10,7 +10,7 @@ import socket
 import struct
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from clipper.errors import ClipperError
 
@@ -28,6 +28,11 @@ class MessageError(ClipperError):
     """Bytes that are no message, or one of another version."""
 
     status = 400
+
+
+def is_object(value: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether this is a JSON object."""
+    return isinstance(value, dict)
 
 
 def pack(message: Mapping[str, Any]) -> bytes:
@@ -91,7 +96,7 @@ def unpack(body: bytes) -> dict[str, Any]:
         message: Any = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise MessageError(f"what came is no JSON: {error}") from None
-    if not isinstance(message, dict):
+    if not is_object(message):
         raise MessageError(f"a message is an object, not {type(message).__name__}")
     if message.get("clipper") != VERSION:
         raise MessageError(

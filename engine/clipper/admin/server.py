@@ -10,7 +10,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from clipper.errors import ClipperError
 
@@ -168,7 +168,7 @@ class AdminServer:
         try:
             with self.host.query() if is_query else contextlib.nullcontext():
                 value = self._commands.run(name, given)
-                if isinstance(value, Iterator):
+                if _is_followed(value):
                     self._send_parts(connection, value)
                     value = None
                 send(connection, {"value": value})
@@ -185,6 +185,10 @@ class AdminServer:
                 send(connection, {"part": one})
             if self._closed or _is_gone(connection):
                 return
+
+
+def _is_followed(value: Any) -> TypeGuard[Iterator[list[Any]]]:
+    return isinstance(value, Iterator)
 
 
 def _is_gone(connection: socket.socket) -> bool:

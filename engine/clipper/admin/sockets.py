@@ -7,7 +7,7 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from clipper.errors import AlreadyExistsError
@@ -19,7 +19,7 @@ _BACKLOG = 64
 
 
 @contextlib.contextmanager
-def short_path(path: Path) -> Iterator[str]:
+def short_path(path: Path) -> Generator[str, None, None]:
     """Give a path to a socket that the kernel takes: by way of its folder, where it is too long."""
     if len(os.fsencode(path)) < _LONGEST_PATH:
         yield str(path)

@@ -1,6 +1,7 @@
 """The ``clipper`` command."""
 
 import argparse
+import functools
 import importlib.util
 import math
 import os
@@ -68,10 +69,10 @@ def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     demo.add_argument("--rate", type=float, default=400.0, help="rows per second, Poisson")
     demo.add_argument("--output", default="clipper-demo.png", help="where the picture goes")
     demo.add_argument("--seed", type=int, default=0)
-    demo.set_defaults(run=lambda arguments: _demo(arguments, demo))
+    demo.set_defaults(run=functools.partial(_demo, demo))
 
 
-def _demo(arguments: argparse.Namespace, demo: argparse.ArgumentParser) -> int:
+def _demo(demo: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     if not (0 < arguments.seconds < math.inf and 0 < arguments.rate < math.inf):
         demo.error("give a --seconds and a --rate above 0")
     if not Path(arguments.output).absolute().parent.is_dir():

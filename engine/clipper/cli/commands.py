@@ -196,9 +196,9 @@ def _ready(arguments: argparse.Namespace) -> int:
         except NotRunningError:
             if time.monotonic() >= until:
                 raise
-            found = {"ready": False}
+            found = {"ready": False, "state": "not ready"}
         if found["ready"] or time.monotonic() >= until:
-            _say(arguments, found, found.get("state", "not ready"))
+            _say(arguments, found, str(found["state"]))
             return 0 if found["ready"] else 1
         time.sleep(_POLL_SECONDS)
 

@@ -3,8 +3,10 @@
 import os
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from clipper.config import ConfigError
+from clipper.config.values import is_table
 
 SOCKET = "engine.sock"
 DEFAULT_FILE = "clipper.toml"
@@ -27,12 +29,12 @@ def declared_here() -> str | None:
     file = Path(DEFAULT_FILE)
     try:
         with file.open("rb") as opened:
-            server = tomllib.load(opened).get("server", {})
+            server: Any = tomllib.load(opened).get("server", {})
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise ConfigError(DEFAULT_FILE, [f"{error}; or name the folder with --data"]) from None
-    data = server.get("data") if isinstance(server, dict) else None
+    data = server.get("data") if is_table(server) else None
     return str(file.absolute().parent / Path(data).expanduser()) if isinstance(data, str) else None
 
 

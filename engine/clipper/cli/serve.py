@@ -3,8 +3,6 @@
 import argparse
 import logging
 import os
-import queue
-import signal
 import socket
 import subprocess
 import sys
@@ -12,18 +10,18 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from clipper.admin import AdminClient, AdminServer, Host, NotRunningError
 from clipper.config import Applier, Config, ConfigError, check_sources, read_config
 from clipper.config.starting import engine_options
 from clipper.engine import Engine
 
+from .orders import Order, Orders
 from .places import DEFAULT_FILE, SOCKET, data_folder
 
 _log = logging.getLogger("clipper")
 
-Order = Literal["end", "reload", "applied", "failed"]
 _FORMAT = "%(asctime)s %(levelname)s %(message)s"
 _CLOSE_SECONDS = 2.0
 
@@ -84,17 +82,13 @@ class Serving:
         self._file = file
         self._config = config
         self._data = data
-        # Signal handlers put orders here: a simple queue may be put to from inside its own get().
-        self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+        self._orders = Orders()
         self._host = ServingHost(lambda: self._orders.put("end"))
         self._applying: threading.Thread | None = None
         self._reload_again = False
 
     def run(self) -> int:
         """Serve; returns the exit status."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._orders.put("end"))
-        signal.signal(signal.SIGHUP, lambda *_: self._orders.put("reload"))
         _log.setLevel(self._config.server.log.upper())
         server = self._config.server
         with Engine(**engine_options(Engine, server, self._data)) as engine:

@@ -1,7 +1,9 @@
 """Text for people: tables, trees, times."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+from clipper.config.values import is_array, is_table
 
 _GAP = "  "
 
@@ -24,17 +26,15 @@ def table(heading: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 def tree(value: Any, indent: str = "") -> str:
     """Write nested values one under the other."""
-    if isinstance(value, Mapping):
+    if is_table(value):
         pairs: Iterable[tuple[str, Any]] = value.items()
-    elif isinstance(value, list):
+    elif is_array(value):
         pairs = ((f"{i}", one) for i, one in enumerate(value))
     else:
         return f"{indent}{_cell(value)}"
     lines: list[str] = []
     for key, one in pairs:
-        if (isinstance(one, Mapping) and one) or (
-            isinstance(one, list) and any(isinstance(part, (Mapping, list)) for part in one)
-        ):
+        if _is_nested(one):
             lines += [f"{indent}{key}:", tree(one, indent + _GAP)]
         else:
             first, *rest = _cell(one).split("\n")
@@ -47,6 +47,12 @@ def milliseconds(seconds: float | None) -> str:
     return "-" if not seconds else f"{seconds * 1e3:.3g} ms"
 
 
+def _is_nested(value: Any) -> bool:
+    if is_array(value):
+        return any(is_array(part) or is_table(part) for part in value)
+    return is_table(value) and bool(value)
+
+
 def _cell(value: Any) -> str:
     if value is None or value in ("", [], {}):
         return "-"
@@ -54,7 +60,7 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.6g}"
-    if isinstance(value, list):
+    if is_array(value):
         return ", ".join(map(str, value))
     return str(value)
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from .reading import Config
 from .sections import ApplicationConfig, ModelConfig, ServerConfig, keys_of
@@ -15,6 +15,9 @@ FIXED_KEYS = frozenset({"slo", "default", "priority"})
 SERVER_LIVE_KEYS = frozenset({"drain", "log"})
 #: Keys that do not say what the model is, but how it is brought into service.
 _PASSING_KEYS = frozenset({"ready_timeout"})
+
+
+_Table = TypeVar("_Table", ServerConfig, ModelConfig, ApplicationConfig)
 
 
 @dataclass(slots=True)
@@ -53,9 +56,11 @@ class Difference:
         return any(getattr(self, part.name) for part in dataclasses.fields(self))
 
 
-def changed_keys(old: Any, new: Any) -> set[str]:
+def changed_keys(old: _Table, new: _Table) -> set[str]:
     """Return the keys of two tables of one kind that differ; ``fingerprint`` among a model's."""
-    names = {*keys_of(type(new)), *(["fingerprint"] if isinstance(new, ModelConfig) else [])}
+    names = set(keys_of(type(new)))
+    if isinstance(new, ModelConfig):
+        names.add("fingerprint")
     return {name for name in names if _differ(getattr(old, name), getattr(new, name))}
 
 

@@ -6,6 +6,7 @@ Each is written as the name of its kind, or as a table of the kind and its param
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from clipper import batching as strategies
 from clipper import policies
 from clipper.cache import Cache
 from clipper.cascade import Cascade
-from clipper.feedback import Loss
+from clipper.feedback import Loss, LossName
 from clipper.pipelines import Pipeline
 from clipper.replicas.isolation import Isolated
 from clipper.shadow import Shadow
@@ -25,6 +26,8 @@ from .values import (
     Reader,
     anything,
     duration,
+    is_array,
+    is_table,
     named,
     number,
     one_of,
@@ -62,12 +65,12 @@ class Thread:
 
 def _policy_or_model(value: Any, folder: Path) -> Any:
     """Read what stands before a shadow: a policy, or the name of a model."""
-    is_policy = isinstance(value, Mapping) or value in POLICIES or ":" in str(value)
+    is_policy = is_table(value) or value in POLICIES or ":" in str(value)
     return policy(value, folder) if is_policy else text(value, folder)
 
 
 def _thresholds(value: Any, folder: Path) -> Any:
-    return several(number, "thresholds")(value, folder) if isinstance(value, list) else number(
+    return several(number, "thresholds")(value, folder) if is_array(value) else number(
         value, folder
     )  # fmt: skip
 
@@ -135,16 +138,16 @@ PLACES: dict[str, Kind] = {
     "thread": Kind(Thread, {"may_unpickle": truth}),
 }
 
+_LOSS_NAMES: tuple[LossName, ...] = ("zero_one", "absolute", "squared", "log")
 LOSSES: dict[str, Kind] = {
-    name: Kind(lambda scale=None, name=name: Loss(name, scale), {"scale": number})
-    for name in ("zero_one", "absolute", "squared", "log")
+    name: Kind(partial(Loss, name), {"scale": number}) for name in _LOSS_NAMES
 }
 
 
 def read_kind(value: Any, folder: Path, kinds: Mapping[str, Kind], what: str) -> Any:
     """Read a name, or a table with ``kind`` and parameters."""
     table = {"kind": value} if isinstance(value, str) else value
-    if not isinstance(table, Mapping) or not isinstance(table.get("kind"), str):
+    if not is_table(table) or not isinstance(table.get("kind"), str):
         raise ValueError(
             f"{value!r} is no {what}: give its name, or a table such as "
             f'{{ kind = "{next(iter(kinds))}", … }}'
@@ -210,7 +213,7 @@ def cache(value: Any, folder: Path) -> Cache | None:
     """Read a prediction cache: true, false, or a table of its parameters."""
     if isinstance(value, bool):
         return Cache() if value else None
-    if not isinstance(value, Mapping):
+    if not is_table(value):
         raise ValueError(f"{value!r} is no cache: give true, false or {{ ttl = …, bytes = … }}")
     made: Cache = _table(
         Kind(Cache, {"ttl": or_none(duration), "bytes": size}), value, folder, "cache"
@@ -223,7 +226,7 @@ def resources(value: Any, folder: Path) -> Any:
     make: Any = getattr(clipper, "Resources", None)
     if make is None:
         raise ValueError("this engine cannot set resources aside for replicas yet: leave it out")
-    if not isinstance(value, Mapping):
+    if not is_table(value):
         raise ValueError(f"{value!r} is no table of resources: write {{ cpus = …, memory = … }}")
     sizes = {"memory": size, "gpu_memory": size}
     kind = Kind(make, {field.name: sizes.get(field.name, anything) for field in fields(make)})
@@ -237,7 +240,7 @@ def _table(kind: Kind, value: Mapping[str, Any], folder: Path, what: str) -> Any
     return _made(kind, value, folder, what)
 
 
-log_level = one_of("debug", "info", "warning", "error")
+log_level: Reader = one_of("debug", "info", "warning", "error")
 
 
 def port(value: Any, folder: Path) -> Any:

@@ -14,6 +14,7 @@ from clipper.shadow import Shadow
 from .problems import ConfigError, nearest, unknown_keys
 from .sections import ApplicationConfig, ModelConfig, ServerConfig, read_section
 from .sources import fingerprint, full_source
+from .values import is_table
 
 _TABLES = ("server", "models", "applications")
 _MOST_BYTES = 16 << 20
@@ -114,7 +115,7 @@ def _tables_of(
     tables: Mapping[str, Any], name: str, problems: list[str]
 ) -> Mapping[str, Mapping[str, Any]]:
     found = tables.get(name, {})
-    if not isinstance(found, Mapping):
+    if not is_table(found):
         problems.append(f"{name} is {found!r}: write tables [{name}.NAME]")
         return {}
     if "" in found:

@@ -21,6 +21,7 @@ from .values import (
     Reader,
     anything,
     duration,
+    is_table,
     or_none,
     path,
     row_type,
@@ -147,7 +148,7 @@ def read_section(
     ``given`` are its attributes that are no keys.
     """
     keys = keys_of(section)
-    if not isinstance(table, Mapping):
+    if not is_table(table):
         return None, [f"is {table!r}: make it a table"]
     problems = unknown_keys(table, keys)
     values: dict[str, Any] = {}

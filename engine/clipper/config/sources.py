@@ -16,6 +16,7 @@ from clipper_worker.models import ModelFailure, open_model
 
 from .problems import nearest
 from .sections import ModelConfig
+from .values import is_table
 
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _PICKLES = (".joblib", ".pkl", ".pickle")
@@ -29,7 +30,7 @@ def is_factory(source: str) -> bool:
 
 def fingerprint(table: Any, folder: Path) -> str:
     """Return what changes when the file of a model's table does; empty where there is none."""
-    source = table.get("source") if isinstance(table, dict) else None
+    source = table.get("source") if is_table(table) else None
     if not isinstance(source, str) or is_factory(source):
         return ""
     try:

@@ -7,6 +7,7 @@ from typing import Any
 from clipper.pipelines import INPUT, First, Source, When, first, when
 
 from .problems import unknown_keys
+from .values import is_array, is_table
 
 _TEST_KEYS = ("model", "test", "value", "of", "at")
 _STAGE_KEYS = ("first", "inputs", "then", "when")
@@ -29,13 +30,13 @@ def answer(value: Any, folder: Path) -> str | tuple[str, ...]:
     """Read the name of the stage that answers, or several."""
     if isinstance(value, str):
         return value
-    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+    if is_array(value) and all(isinstance(name, str) for name in value):
         return tuple(value)
     raise ValueError(f"{value!r} names no stages: give a name, or an array of names")
 
 
 def _stage(value: Any) -> Any:
-    if not isinstance(value, Mapping):
+    if not is_table(value):
         return _source(value)
     wrong = unknown_keys(value, _STAGE_KEYS)
     if wrong:
@@ -48,11 +49,11 @@ def _stage(value: Any) -> Any:
 
 
 def _taken(value: Any) -> Source | First | dict[str, Any]:
-    if not isinstance(value, Mapping):
+    if not is_table(value):
         return _source(value)
     if "first" in value:
         return first(*map(_source, value["first"]))
-    if isinstance(value.get("inputs"), Mapping):
+    if is_table(value.get("inputs")):
         return {name: _taken(source) for name, source in value["inputs"].items()}
     raise ValueError(f"{dict(value)!r} is nothing to take: give a source, first, or inputs")
 
@@ -60,7 +61,7 @@ def _taken(value: Any) -> Source | First | dict[str, Any]:
 def _conditional(value: Mapping[str, Any]) -> When:
     if set(value) - {"when", "then"}:
         raise ValueError("beside 'when' a stage has 'then' and nothing else")
-    tests = value["when"] if isinstance(value["when"], list) else [value["when"]]
+    tests = value["when"] if is_array(value["when"]) else [value["when"]]
     if not tests:
         raise ValueError("'when' has no tests: give { model = …, test = …, value = … }")
     condition = _test(tests[0])
@@ -70,7 +71,7 @@ def _conditional(value: Mapping[str, Any]) -> When:
 
 
 def _test(value: Any) -> When:
-    if not isinstance(value, Mapping) or not {"model", "test", "value"} <= set(value):
+    if not is_table(value) or not {"model", "test", "value"} <= set(value):
         raise ValueError(f"{value!r} is no test: give {{ model = …, test = …, value = … }}")
     wrong = unknown_keys(value, _TEST_KEYS)
     if wrong:

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from clipper.sizes import to_bytes
 from clipper.tensor import RowType, Tensor
@@ -17,6 +17,16 @@ Reader = Callable[[Any, Path], Any]
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([a-z]+)")
 _TENSOR = re.compile(r"([A-Za-z_]\w*)\s*(?:\[([^\[\]]*)\])?")
+
+
+def is_table(value: Any) -> TypeGuard[Mapping[str, Any]]:
+    """Whether this is a table, whose keys are text in TOML."""
+    return isinstance(value, Mapping)
+
+
+def is_array(value: Any) -> TypeGuard[list[Any]]:
+    """Whether this is an array."""
+    return isinstance(value, list)
 
 
 def text(value: Any, folder: Path) -> str:
@@ -118,7 +128,7 @@ def several(read: Reader, what: str) -> Reader:
     """Make a reader of an array."""
 
     def read_several(value: Any, folder: Path) -> tuple[Any, ...]:
-        if not isinstance(value, list):
+        if not is_array(value):
             raise ValueError(f"{value!r} is no array of {what}: write [ … ]")
         return tuple(read(one, folder) for one in value)
 
@@ -129,7 +139,7 @@ def named(read: Reader, what: str) -> Reader:
     """Make a reader of a table with a value of one kind for each name."""
 
     def read_named(value: Any, folder: Path) -> dict[str, Any]:
-        if not isinstance(value, Mapping):
+        if not is_table(value):
             raise ValueError(f"{value!r} is no table of {what}: write {{ name = … }}")
         return {name: read(one, folder) for name, one in value.items()}
 
@@ -138,7 +148,7 @@ def named(read: Reader, what: str) -> Reader:
 
 def row_type(value: Any, folder: Path) -> RowType:
     """Read what a row looks like: ``"float32[3, 224, 224]"``, or a table of those by name."""
-    if isinstance(value, Mapping) and value:
+    if is_table(value) and value:
         return {name: _tensor(one) for name, one in value.items()}
     return _tensor(value)
 
