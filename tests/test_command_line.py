@@ -44,6 +44,10 @@ def stuck():
         time.sleep(3600)
     return run
 
+def sleepy():
+    print("loading", flush=True)
+    time.sleep(3600)
+
 def printing():
     print("loaded", flush=True)
     return double()
@@ -295,6 +299,33 @@ def test_what_cannot_start_says_so_and_ends(tmp_path: Path) -> None:
     assert "no weights" in served.log()
     assert "Traceback" not in served.log()
     assert not served.socket.exists()
+
+
+def test_a_server_that_is_still_loading_ends_at_once(tmp_path: Path) -> None:
+    with serving(declare(tmp_path, "sleepy")) as served:
+        eventually(served.socket.exists)
+        with served.client() as client:
+            assert client.call("hello")["state"] == "starting"
+            assert not client.call("hello")["ready"]
+        assert served.end() == 0
+    assert "ended: 0 queries answered" in served.log()
+
+
+def test_orders_that_come_while_a_file_is_applied_are_not_forgotten(tmp_path: Path) -> None:
+    file = declare(tmp_path)
+    with serving(file) as served:
+        served.wait_for("ready: ")
+        for function in ("triple", "double", "triple") * 3:
+            declare(tmp_path, function)
+            served.process.send_signal(signal.SIGHUP)
+        with served.client() as client:
+            eventually(
+                lambda: (
+                    client.call("predict", application="app", input=1.0)["output"] == 3.0
+                    and client.call("hello")["state"] == "ready"
+                )
+            )
+        assert served.end() == 0
 
 
 class Load:

@@ -24,6 +24,7 @@ _log = logging.getLogger("clipper")
 
 _FORMAT = "%(asctime)s %(levelname)s %(message)s"
 _CLOSE_SECONDS = 2.0
+_GIVEN_UP_SECONDS = 0.2  # where the wait for queries was in vain already
 
 
 def add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -174,7 +175,7 @@ class Serving:
             time.sleep(0.005)
         if left:
             _log.warning("%d accepted queries are given up", left)
-        engine.close(timeout=_CLOSE_SECONDS)
+        engine.close(timeout=_GIVEN_UP_SECONDS if left else _CLOSE_SECONDS)
         self._host.state = "ended"
         _log.info("ended: %d queries answered", self._host.answered)
         return 0
