@@ -155,11 +155,13 @@ class ContainerProcess(WorkerProcess):
         return 128 - status if status > 128 else status
 
     def _remove(self) -> None:
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            subprocess.run(
-                [self._runtime, "rm", "--force", self.container], check=False,
-                stdin=subprocess.DEVNULL, capture_output=True, timeout=_REMOVAL_SECONDS,
-            )  # fmt: skip
+        # Killed before, for podman's removal would wait ten seconds for an end of its own accord.
+        for how in (["kill"], ["rm", "--force"]):
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                subprocess.run(
+                    [self._runtime, *how, self.container], check=False, capture_output=True,
+                    stdin=subprocess.DEVNULL, timeout=_REMOVAL_SECONDS,
+                )  # fmt: skip
 
 
 def _listening(path: str) -> socket.socket:
