@@ -489,7 +489,7 @@ def test_policies_and_losses_may_be_named(applied: Any) -> None:
         "a", "b", policy="configured_models:careful", loss="configured_models:distance"
     )
     assert applied({"a": model(), "b": model()}, {"x": named}).failed == []
-    assert applied.engine.application("x").describe()["policy"].startswith("Thompson(memory=7.0")
+    assert applied.engine.application("x").describe()["policy"]["text"].startswith("Thompson(memory=7.0")
 
 
 def test_a_policy_that_is_not_there_is_said(applied: Any) -> None:

@@ -206,10 +206,12 @@ def test_named_models_and_their_applications_are_restored(tmp_path: Path) -> Non
         assert engine.model("double").describe()["versions"]["4"]["batching"] == "Fixed(rows=8)"
         app = engine.application("app")
         assert app.predict(np.array([1, 2], np.float32)).output.tolist() == [2.0, 4.0]
-        assert app.describe()["policy"].startswith("Exp3(eta=0.3")
+        assert app.describe()["policy"]["text"].startswith("Exp3(eta=0.3")
         engine.undeploy("double")
+        engine.remove_application("app")
     with Engine(data=tmp_path / "data") as engine:
-        assert engine.restore().models == ()
+        restored = engine.restore()
+        assert (restored.models, restored.applications, restored.missing) == ((), (), {})
 
 
 def test_a_directory_in_use_is_refused_with_the_process_that_has_it(tmp_path: Path) -> None:

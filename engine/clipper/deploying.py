@@ -187,9 +187,9 @@ def _make_core(
         caller_runs=request.caller_runs and request.isolated is None,
         length_buckets=request.length_buckets,
         cache=None if request.cache is None else request.cache.to_core(),
-        **({} if request.isolated is None
-           else {"most_batch": largest, "most_in_flight": request.isolated.in_flight,
-                 "callers_carry": request.caller_runs}),
+        **({} if request.isolated is None else {"most_batch": largest}),
+        most_in_flight=1 if request.isolated is None else request.isolated.in_flight,
+        callers_carry=request.caller_runs and request.isolated is not None,
     )  # fmt: skip
     as_dlpack = request.adapter.batch_as == "dlpack"
     # All replicas first: afterwards the list does not change any more.

@@ -472,6 +472,8 @@ class Engine:
             if isinstance(self.application(name), Model):
                 raise ApplicationNotFoundError(f"{name!r} is a model: undeploy it")
             del self._applications[name]
+            if self._state is not None:
+                self._state.note_removed(name)
 
     # ---- the whole ----------------------------------------------------------------------------
 

@@ -168,8 +168,10 @@ def _able(thing: object, method: str, what: str) -> Callable[..., Any]:
 
 
 def _in_brief(one: dict[str, Any]) -> dict[str, Any]:
-    keys = ("name", "models", "policy", "slo", "rows", "answered", "in_time", "causes")
-    return to_plain({**{key: one[key] for key in keys}, "p99": one["latency"]["p99"]})  # type: ignore[no-any-return]
+    keys = ("name", "models", "slo", "rows", "answered", "in_time", "causes")
+    brief = {key: one[key] for key in keys}
+    brief |= {"policy": one["policy"]["text"], "p99": one["latency"]["p99"]}
+    return to_plain(brief)  # type: ignore[no-any-return]
 
 
 def _model_in_brief(model: dict[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ _log = logging.getLogger("clipper")
 _URLS = ("redis://", "rediss://", "unix://")
 _MODELS = "models"
 _APPLICATIONS = "applications"
+_REMOVED: dict[str, Any] = {"options": None, "why_not": None}  # of an application
 _LEARNED = "learned"
 
 
@@ -155,6 +156,11 @@ class EngineState:
             _APPLICATIONS, self._applications, name, {"options": described, "why_not": why_not}
         )
 
+    def note_removed(self, name: str) -> None:
+        """Remember that an application is no longer wanted; what it learned stays."""
+        if name in self._applications:
+            self._put(_APPLICATIONS, self._applications, name, _REMOVED)
+
     @property
     def _is_journaled(self) -> bool:
         return self.keeper.durability != "memory"
@@ -199,7 +205,7 @@ class EngineState:
             except (ClipperError, TypeError, ValueError, LookupError) as error:
                 missing[name] = f"{type(error).__name__}: {error}"
         for name, kept in list(self._applications.items()):
-            if name in engine._applications:
+            if name in engine._applications or kept == _REMOVED:
                 continue
             if kept["options"] is None:
                 missing[name] = kept["why_not"]
