@@ -5,14 +5,14 @@ from .journal import JournalCore
 
 @final
 class LastingStates:
-    def __new__(
-        cls,
+    def __init__(
+        self,
         application: ApplicationCore,
         journal: JournalCore,
         number: int,
         max_bytes: int,
         is_journaled: bool,
-    ) -> LastingStates: ...
+    ) -> None: ...
     @property
     def words(self) -> int: ...
     @property

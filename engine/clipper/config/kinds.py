@@ -77,6 +77,7 @@ def _thresholds(value: Any, folder: Path) -> Any:
 
 _failure_loss = or_none(number)
 _weights = named(number, "weights")
+_fewest = or_none(whole(1, 65_536))
 
 POLICIES: dict[str, Kind] = {
     "canary": Kind(
@@ -94,15 +95,22 @@ POLICIES: dict[str, Kind] = {
     ),
     "exp4": Kind(
         policies.Exp4,
-        {"eta": number, "floor": number, "takes_mean": truth, "failure_loss": _failure_loss},
+        {
+            "eta": number,
+            "floor": number,
+            "takes_mean": truth,
+            "failure_loss": _failure_loss,
+            "fewest_under_load": _fewest,
+        },
     ),
-    "majority_vote": Kind(policies.MajorityVote, {}),
+    "majority_vote": Kind(policies.MajorityVote, {"fewest_under_load": _fewest}),
     "pipeline": Kind(Pipeline, {"stages": named(stage, "stages"), "answer": answer}),
     "shadow": Kind(Shadow, {"of": _policy_or_model, "models": several(text, "models")}),
     "thompson": Kind(policies.Thompson, {"memory": or_none(number), "failure_loss": _failure_loss}),
     "ucb1": Kind(policies.Ucb1, {"memory": or_none(number), "failure_loss": _failure_loss}),
     "weighted_ensemble": Kind(
-        policies.WeightedEnsemble, {"weights": _weights, "takes_mean": truth}
+        policies.WeightedEnsemble,
+        {"weights": _weights, "takes_mean": truth, "fewest_under_load": _fewest},
     ),
     "weighted_split": Kind(policies.WeightedSplit, {"weights": _weights}),
 }

@@ -14,7 +14,6 @@ from clipper.errors import ClipperError, StateError
 from .describing import NotDescribableError, describe, restore
 from .directory import DataDirectory
 from .keeper import StateKeeper
-from .sqlite_store import SqliteStore
 from .store import Durability, StateStore, to_json
 
 if TYPE_CHECKING:
@@ -70,6 +69,8 @@ def open_state(data: str | os.PathLike[str] | None, durability: Durability) -> "
     elif isinstance(data, (str, os.PathLike)) and os.fspath(data):
         directory = DataDirectory(data)
         try:
+            from .sqlite_store import SqliteStore  # noqa: PLC0415 - not needed to embed
+
             store = SqliteStore(directory, durability)
         except BaseException:
             directory.close()
