@@ -645,7 +645,7 @@ def _options_of(request: DeployRequest, default: Any) -> dict[str, Any]:
         "priority": request.priority, "replicas": request.replicas,
         "where": request.isolated or "thread", "device": request.device,
         "batching": request.batching, "max_queue": request.max_queue, "memory": request.memory,
-        "cache": request.cache or False, "warmup": request.example,
+        "resources": request.resources, "cache": request.cache or False, "warmup": request.example,
         "caller_runs": request.caller_runs, "ready_timeout": request.ready_timeout,
         **({"length_buckets": request.length_buckets} if request.length_buckets else {}),
         **({} if default is NO_DEFAULT else {"default": default}),

@@ -25,7 +25,11 @@ def add_to(commands: Any) -> None:
     parser.add_argument("requirements", help="what the model needs, as pip reads it")
     parser.add_argument("--base", default=f"docker.io/library/python:{version}-slim",
                         help="the image to begin with (if not given, %(default)s)")  # fmt: skip
-    parser.set_defaults(run=lambda arguments: run(arguments.requirements, arguments.base))
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    return run(arguments.requirements, arguments.base)
 
 
 def run(requirements: str, base: str) -> int:

@@ -67,7 +67,8 @@ def run_arguments(
         _mount(socket_folder, f"{INSIDE}/engine"),
         _mount(os.fspath(worker_folder), _WORKER),
     ]
-    for path in map(os.path.abspath, isolated.paths):
+    for given in isolated.paths:
+        path = str(Path(given).absolute())
         if not os.path.isdir(path):
             raise DeployError(f"paths names {path}, which is no folder to mount into a container")
         mounts.append(_mount(path, path))

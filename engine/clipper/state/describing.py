@@ -3,13 +3,14 @@
 import base64
 import dataclasses
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 
 from clipper import batching, cache, cascade, feedback, policies, shadow, tensor
 from clipper.replicas.isolation import Isolated
+from clipper.resources.request import Resources
 
 _MOST_NUMBERS = 100_000  # of an example row
 
@@ -17,7 +18,7 @@ _CLASSES: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
         batching.Fixed, batching.Aimd, batching.Quantile, batching.Deadline, cache.Cache,
-        cascade.Cascade, feedback.Loss, shadow.Shadow, Isolated,
+        cascade.Cascade, feedback.Loss, shadow.Shadow, Isolated, Resources,
         policies.Canary, policies.EpsilonGreedy, policies.Exp3, policies.Exp4,
         policies.MajorityVote, policies.Thompson, policies.Ucb1, policies.WeightedEnsemble,
         policies.WeightedSplit,
@@ -40,8 +41,7 @@ def describe(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)):
-        items: Any = value
-        return [describe(item) for item in items]
+        return [describe(item) for item in cast("Sequence[Any]", value)]
     if isinstance(value, tensor.Tensor):
         name = value.kind if value.kind != "array" else value.dtype.name
         return {"$": "Tensor", "dtype": name, "shape": [*value.shape] if name != value.kind else []}
@@ -54,28 +54,34 @@ def describe(value: Any) -> Any:
 
 def _describe_data(value: Any) -> Any:
     if isinstance(value, Mapping):
-        items: Mapping[Any, Any] = value
-        return {"$": "dict", "of": {str(key): describe(item) for key, item in items.items()}}
+        given: Mapping[Any, Any] = value  # pyright: ignore[reportUnknownVariableType]
+        return {"$": "dict", "of": {str(key): describe(item) for key, item in given.items()}}
     if isinstance(value, bytes):
         return {"$": "bytes", "base64": base64.b64encode(value).decode()}
     if isinstance(value, os.PathLike):
         return str(os.fspath(value))  # pyright: ignore[reportUnknownArgumentType]
     if isinstance(value, (np.ndarray, np.generic)):
-        array = np.asarray(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-        if array.size <= _MOST_NUMBERS and array.dtype.kind in "biuf":
-            return {
-                "$": "array", "dtype": array.dtype.str, "shape": list(array.shape),
-                "base64": base64.b64encode(array.tobytes()).decode(),
-            }  # fmt: skip
+        return _describe_array(value)  # pyright: ignore[reportUnknownArgumentType]
     raise NotDescribableError(f"{type(value).__name__} cannot be written down")
+
+
+def _describe_array(value: Any) -> dict[str, Any]:
+    array = np.asarray(value)
+    if array.size > _MOST_NUMBERS or array.dtype.kind not in "biuf":
+        raise NotDescribableError(f"an array of {array.size} {array.dtype} cannot be written down")
+    return {
+        "$": "array", "dtype": array.dtype.str, "shape": list(array.shape),
+        "base64": base64.b64encode(array.tobytes()).decode(),
+    }  # fmt: skip
 
 
 def restore(plain: Any) -> Any:
     """Make the value again."""
     if isinstance(plain, list):
-        items: Any = plain
-        return tuple(restore(item) for item in items)
-    return _restore_object(plain) if isinstance(plain, dict) else plain  # pyright: ignore[reportUnknownArgumentType]
+        return tuple(restore(item) for item in cast("Sequence[Any]", plain))
+    if isinstance(plain, dict):
+        return _restore_object(cast("dict[str, Any]", plain))
+    return plain
 
 
 def _restore_object(given: dict[str, Any]) -> Any:

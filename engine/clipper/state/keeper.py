@@ -5,7 +5,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from clipper._core.application import ApplicationCore
@@ -181,7 +181,7 @@ class StateKeeper:
     # ---- writing -------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _leading(self) -> Iterator[None]:
+    def _leading(self) -> Generator[None, None, None]:
         self.journal.lead()
         try:
             yield

@@ -8,7 +8,7 @@ import os
 import socket
 import struct
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -102,7 +102,7 @@ class RedisStore(StateStore):
         return self._prefix + ":".join(map(str, parts))
 
     @contextlib.contextmanager
-    def _as_state_error(self) -> Iterator[None]:
+    def _as_state_error(self) -> Generator[None, None, None]:
         try:
             yield
         except self._redis.RedisError as error:

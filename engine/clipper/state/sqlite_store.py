@@ -4,7 +4,7 @@ import contextlib
 import json
 import logging
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 from clipper.errors import StateError
@@ -243,7 +243,7 @@ class SqliteStore(StateStore):
 
 
 @contextlib.contextmanager
-def _as_state_error(name: str) -> Iterator[None]:
+def _as_state_error(name: str) -> Generator[None, None, None]:
     try:
         yield
     except sqlite3.Error as error:
