@@ -103,7 +103,7 @@ class ContainerProcess(WorkerProcess):
         if pidfd >= 0:
             with self._lock:
                 os.close(self.pidfd)
-                self.pidfd = pidfd
+                self.pidfd: int = pidfd
         if self._pid:
             self._limits.started(self._pid, self.kill)
         if self._is_killed:

@@ -30,7 +30,7 @@ class DataDirectory:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path).absolute()
+        self.path: Path = Path(path).absolute()
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             # The lock goes with the last copy of the descriptor: see _let_go_in_child.

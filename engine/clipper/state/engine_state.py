@@ -92,7 +92,7 @@ class EngineState:
         self._applications = store.documents(_APPLICATIONS)
         self._learned = store.documents(_LEARNED)
         self._set_aside: list[str] = []
-        self.keeper = StateKeeper(store, durability)
+        self.keeper: StateKeeper = StateKeeper(store, durability)
         self._process = os.getpid()
 
     def close_with(self, engine: "Engine") -> None:

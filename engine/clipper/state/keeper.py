@@ -38,7 +38,7 @@ class StateKeeper:
     def __init__(self, store: StateStore, durability: Durability) -> None:
         self.store = store
         self.durability: Durability = durability
-        self.journal = JournalCore(
+        self.journal: JournalCore = JournalCore(
             store.last_entry(), _JOURNAL_BYTES, self._write_journal, self._relieve
         )
         self._states: dict[int, LastingStates] = {}

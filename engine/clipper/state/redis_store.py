@@ -42,7 +42,7 @@ class RedisStore(StateStore):
         If the server cannot be reached, or does not keep what it is told as asked.
     """
 
-    heartbeat_seconds = _LEASE_SECONDS / 4
+    heartbeat_seconds: float | None = _LEASE_SECONDS / 4
 
     def __init__(self, url: str, durability: Durability) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class RedisStore(StateStore):
         query = urlencode(options)
         base = url.partition("?")[0] + (f"?{query}" if query else "")
         shown = parts.netloc.rpartition("@")[2] + parts.path
-        self.name = f"{parts.scheme}://{shown} (name {name!r})"
+        self.name: str = f"{parts.scheme}://{shown} (name {name!r})"
         self._prefix = f"clipper:{name}:"
         try:
             self._redis: Any = importlib.import_module("redis")

@@ -58,11 +58,11 @@ class SqliteStore(StateStore):
         is set aside.
     """
 
-    reads_while_failing = True  # a full disk can be read
+    reads_while_failing: bool = True  # a full disk can be read
 
     def __init__(self, directory: DataDirectory, durability: Durability) -> None:
         super().__init__()
-        self.name = str(directory.path)
+        self.name: str = str(directory.path)
         self._directory = directory
         self._synchronous = "FULL" if durability == "power" else "NORMAL"
         try:
