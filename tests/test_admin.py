@@ -65,8 +65,9 @@ def exchange(path: Path, sent: bytes) -> dict[str, Any] | None:
     """Send bytes and nothing more; return the answer, if there is one before the end."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(path))
-        connection.sendall(sent)
-        connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionError):  # refused before it has said anything
+            connection.sendall(sent)
+            connection.shutdown(socket.SHUT_WR)
         with contextlib.suppress(ConnectionError):
             return messages.receive(connection, LONG_SECONDS)
     return None

@@ -378,7 +378,8 @@ def test_a_changed_file_is_applied_without_losing_a_query(tmp_path: Path) -> Non
         served.wait_for("nothing was changed, as the file is not good")
         load.end()
         with served.client() as client:
-            assert client.call("hello")["answered"] == len(load.outputs)
+            # An answer is counted when it has been sent, which may be after it was received.
+            eventually(lambda: client.call("hello")["answered"] == len(load.outputs))
             assert client.call("predict", application="app", input=1.0)["output"] == 3.0
             assert client.call("describe", name="app")["priority"] == 2
             assert client.call("describe", name="double")["version"] == 6

@@ -47,12 +47,14 @@ class Host:
             if self.state in ("draining", "ended"):
                 raise EngineClosedError("this engine is ending and takes no new queries")
             self._inside += 1
+        answered = 0
         try:
             yield
-            self.answered += 1
+            answered = 1
         finally:
-            with self._lock:
+            with self._lock:  # both at once: who sees no query left sees all that were answered
                 self._inside -= 1
+                self.answered += answered
 
     @property
     def open_queries(self) -> int:
