@@ -10,8 +10,8 @@ _RECIPE = """\
 #   podman build --tag my-model --file Containerfile {folder}
 #   engine.deploy(..., where=clipper.Isolated(image="localhost/my-model"))
 FROM {base}
-COPY {name} /tmp/requirements.txt
-RUN python3 -m pip install --no-cache-dir numpy -r /tmp/requirements.txt
+COPY {name} requirements.txt
+RUN python3 -m pip install --no-cache-dir numpy -r requirements.txt
 USER 65534:65534
 """
 
